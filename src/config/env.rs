@@ -1,0 +1,1 @@
+//! Environment: overrides for every setting, `${VAR}`, `*_FILE`.

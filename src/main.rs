@@ -1,0 +1,3 @@
+//! Weir's binary: arguments → `cli` → exit code.
+
+fn main() {}

@@ -1,0 +1,14 @@
+//! What the HTTP standards say about caching: RFC 9111, 9110, 5861, 9211. Pure functions over the
+//! `http` crate's types; time is always an argument.
+
+pub mod cache_control;
+pub mod cache_status;
+pub mod fields;
+pub mod freshness;
+pub mod ranges;
+pub mod reuse;
+pub mod stored;
+pub mod storing;
+pub mod timestamp;
+pub mod validation;
+pub mod vary;

@@ -1,0 +1,1 @@
+//! L1: entries in process memory, bounded by bytes, scan-resistant.

@@ -1,0 +1,1 @@
+//! The purge log as a Redis stream.

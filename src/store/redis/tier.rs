@@ -1,0 +1,1 @@
+//! L2: entries as Redis strings.

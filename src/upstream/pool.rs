@@ -1,0 +1,1 @@
+//! Kept-alive connections to one origin.
