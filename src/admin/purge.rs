@@ -109,13 +109,18 @@ impl<'de> Deserialize<'de> for SubjectSelector {
 
 impl PurgeRequest {
     fn parse(body: &[u8]) -> Result<PurgeRequest, Problem> {
-        let request: PurgeRequest = serde_json::from_slice(body).map_err(|error| {
+        let bad = |why: String| {
             let detail = format!(
-                "The body is not a purge: {error}. A purge is a JSON object with at least one of `tags`, `paths`, \
+                "The body is not a purge: {why}. A purge is a JSON object with at least one of `tags`, `paths`, \
                  `routes` (lists of strings) and `subject` (64 hex digits, or an object with `route` and `headers`)."
             );
             Problem::new(StatusCode::BAD_REQUEST, "bad-body", detail)
-        })?;
+        };
+        let request: PurgeRequest = serde_json::from_slice(body).map_err(|error| bad(error.to_string()))?;
+        // serde would take a list for the members in their order.
+        if !body.trim_ascii_start().starts_with(b"{") {
+            return Err(bad("it is a list".to_owned()));
+        }
         if request.names_nothing() {
             let detail = "The purge names nothing. Name at least one of `tags`, `paths`, `routes`, `subject`; \
                           to void everything, POST /flush.";
