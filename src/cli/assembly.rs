@@ -143,8 +143,13 @@ pub(super) async fn start(
         (shutdown.clone(), tokio::spawn(admin::serve(listener, state, shutdown)))
     });
     let drain = CancellationToken::new();
-    let serving =
-        server::serve(listeners.traffic, config.limits, exchange.clone(), drain.clone(), config.drain_timeout);
+    let serving = server::serve(
+        listeners.traffic,
+        config.limits,
+        exchange.clone(),
+        drain.clone(),
+        config.drain_timeout,
+    );
     Ok(Running {
         ready,
         drain,

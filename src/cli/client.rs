@@ -39,18 +39,14 @@ pub(super) async fn send(
     }
 }
 
-async fn exchange(
-    method: Method,
-    url: &Uri,
-    fields: &[(&str, &str)],
-    body: Bytes,
-) -> Result<Answer, String> {
+async fn exchange(method: Method, url: &Uri, fields: &[(&str, &str)], body: Bytes) -> Result<Answer, String> {
     let authority = url.authority().ok_or("not an absolute URL")?;
     if url.scheme_str() != Some("http") {
         return Err("only http:// is spoken here".into());
     }
     let host = authority.host().trim_start_matches('[').trim_end_matches(']');
-    let stream = TcpStream::connect((host, authority.port_u16().unwrap_or(80))).await.map_err(|e| e.to_string())?;
+    let stream =
+        TcpStream::connect((host, authority.port_u16().unwrap_or(80))).await.map_err(|e| e.to_string())?;
     // Small requests and answers: waiting for more to send would be all latency.
     stream.set_nodelay(true).map_err(|e| e.to_string())?;
     let (mut sender, connection) =

@@ -57,7 +57,8 @@ fn target(file: Option<&Path>, arguments: &HealthArguments) -> Result<Uri, Strin
         }
         None => {
             let listen = std::env::var("WEIR_ADMIN_LISTEN").unwrap_or_else(|_| DEFAULT_LISTEN.to_owned());
-            let wrong = |_| format!("WEIR_ADMIN_LISTEN = {listen:?} is not an address such as {DEFAULT_LISTEN}");
+            let wrong =
+                |_| format!("WEIR_ADMIN_LISTEN = {listen:?} is not an address such as {DEFAULT_LISTEN}");
             listen.parse().map_err(wrong)?
         }
     };

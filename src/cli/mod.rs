@@ -148,7 +148,9 @@ struct DemoArguments {
 /// Asks a Weir's admin listener for /readyz. The address is --url's, or the admin listener's of -c FILE, or
 /// WEIR_ADMIN_LISTEN's, or 127.0.0.1:8081.
 #[derive(Debug, Args)]
-#[command(after_help = "Exit codes: 0 ready, 1 not ready or not reachable, 2 wrong arguments or configuration")]
+#[command(
+    after_help = "Exit codes: 0 ready, 1 not ready or not reachable, 2 wrong arguments or configuration"
+)]
 struct HealthArguments {
     /// Admin listener, e.g. http://127.0.0.1:8081; a path replaces /readyz
     #[arg(long, value_name = "URL", conflicts_with = "config")]
@@ -210,7 +212,9 @@ mod tests {
 
     #[test]
     fn the_file_may_stand_before_or_after_the_command() {
-        for arguments in [["-c", "x.toml", "check"], ["check", "-c", "x.toml"], ["check", "--config", "x.toml"]] {
+        for arguments in
+            [["-c", "x.toml", "check"], ["check", "-c", "x.toml"], ["check", "--config", "x.toml"]]
+        {
             let parsed = parse(&arguments).unwrap();
             assert_eq!(parsed.config, Some(PathBuf::from("x.toml")));
             assert!(matches!(parsed.command, Some(Command::Check(_))));
@@ -230,7 +234,9 @@ mod tests {
     #[test]
     fn help_names_every_exit_code_and_command() {
         let help = Arguments::command().render_long_help().to_string();
-        for word in ["0 ", "1 ", "2 ", "3 ", "130, 143", "check", "demo", "health", "proxy.toml", "WEIR_ADMIN_TOKEN"] {
+        for word in
+            ["0 ", "1 ", "2 ", "3 ", "130, 143", "check", "demo", "health", "proxy.toml", "WEIR_ADMIN_TOKEN"]
+        {
             assert!(help.contains(word), "{word}");
         }
     }

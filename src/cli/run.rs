@@ -134,7 +134,11 @@ fn finish(drained: Drained, began: Instant) -> Exit {
             Exit::Clean
         }
         Drained::Cut(connections) => {
-            tracing::warn!(took_ms, connections, "stopped; requests were cut off at the end of drain_timeout");
+            tracing::warn!(
+                took_ms,
+                connections,
+                "stopped; requests were cut off at the end of drain_timeout"
+            );
             Exit::Cut
         }
     }

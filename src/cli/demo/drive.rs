@@ -10,7 +10,6 @@ use serde_json::{Value, json};
 
 use super::sample::Sample;
 use crate::cli::client::{self, Answer};
-use crate::cli::print;
 
 const LIMIT: Duration = Duration::from_secs(30);
 /// Clients that ask at once for what nobody has fetched yet.
@@ -62,7 +61,8 @@ fn story() -> Vec<Step> {
         Step::get("", "/books/2", Api, (book, json!(2.0))),
         Step::get("Ann's own summary.", "/me/summary", Api, ("/reader", json!("ann"))).of("ann"),
         Step::get("Again.", "/me/summary", Cache, (mean, json!(3.5))).of("ann"),
-        Step::get("Bob, same URL: never Ann's answer.", "/me/summary", Api, ("/reader", json!("bob"))).of("bob"),
+        Step::get("Bob, same URL: never Ann's answer.", "/me/summary", Api, ("/reader", json!("bob")))
+            .of("bob"),
         Step::get("Bob again: his own.", "/me/summary", Cache, ("/reader", json!("bob"))).of("bob"),
         Step::get("Ann rates book 2. The purge rules see it pass.", "/books/2", Api, (book, json!(5.0)))
             .of("ann")
@@ -78,8 +78,8 @@ fn story() -> Vec<Step> {
 }
 
 /// Plays the story; false if any of it did not hold.
-pub(super) async fn drive(weir: SocketAddr, sample: &Sample) -> bool {
-    let mut tale = Tale::default();
+pub(super) async fn drive(weir: SocketAddr, sample: &Sample, print: fn(&str)) -> bool {
+    let mut tale = Tale { print, requests: 0, wrong: vec![], from_api: vec![], from_cache: vec![] };
     print(&format!("{:<22} {:<6} {:>9}  {}\n", "request", "reader", "time", "Cache-Status"));
     print(&format!("{:-<22} {:-<6} {:->9}  {:-<44}\n", "", "", "", ""));
     for step in story() {
@@ -95,7 +95,8 @@ pub(super) async fn drive(weir: SocketAddr, sample: &Sample) -> bool {
 async fn ask(weir: SocketAddr, step: &Step) -> Result<Answer, String> {
     let url = format!("http://{weir}{}", step.path).parse().map_err(|_| "not a URL".to_owned())?;
     let bearer = step.reader.map(|reader| format!("Bearer {reader}"));
-    let mut fields: Vec<(&str, &str)> = bearer.iter().map(|bearer| ("authorization", bearer.as_str())).collect();
+    let mut fields: Vec<(&str, &str)> =
+        bearer.iter().map(|bearer| ("authorization", bearer.as_str())).collect();
     if !step.body.is_empty() {
         fields.push(("content-type", "application/json"));
     }
@@ -103,8 +104,8 @@ async fn ask(weir: SocketAddr, step: &Step) -> Result<Answer, String> {
 }
 
 /// What happened so far.
-#[derive(Default)]
 struct Tale {
+    print: fn(&str),
     requests: u64,
     wrong: Vec<String>,
     from_api: Vec<Duration>,
@@ -115,7 +116,7 @@ impl Tale {
     fn told(&mut self, step: &Step, answer: Result<Answer, String>, reached: u64) {
         self.requests += 1;
         if !step.words.is_empty() {
-            print(&format!("\n{}\n", step.words));
+            (self.print)(&format!("\n{}\n", step.words));
         }
         let request = format!("{} {}", step.method, step.path);
         match answer {
@@ -123,7 +124,10 @@ impl Tale {
             Ok(answer) => {
                 let status = cache_status(&answer);
                 let took = milliseconds(answer.took);
-                print(&format!("{request:<22} {:<6} {took:>9}  {status}\n", step.reader.unwrap_or("")));
+                (self.print)(&format!(
+                    "{request:<22} {:<6} {took:>9}  {status}\n",
+                    step.reader.unwrap_or("")
+                ));
                 if step.method == Method::GET {
                     let times = if step.by == By::Cache { &mut self.from_cache } else { &mut self.from_api };
                     times.push(answer.took);
@@ -136,23 +140,27 @@ impl Tale {
     }
 
     fn fail(&mut self, request: &str, why: &str) {
-        print(&format!("  NOT AS IT SHOULD BE: {why}\n"));
+        (self.print)(&format!("  NOT AS IT SHOULD BE: {why}\n"));
         self.wrong.push(format!("{request}: {why}"));
     }
 
     /// Many at once for one cold answer: one of them fetches, the others wait for it.
     async fn crowd(&mut self, weir: SocketAddr, sample: &Sample) {
-        print(&format!("\n{CROWD} clients at once for a book nobody has asked for yet: the API is asked once.\n"));
+        (self.print)(&format!(
+            "\n{CROWD} clients at once for a book nobody has asked for yet: the API is asked once.\n"
+        ));
         let step = || Step::get("", "/books/3", By::Api, ("/rating", json!(5.0)));
         let (before, began) = (sample.requests(), Instant::now());
-        let answers = futures_util::future::join_all((0..CROWD).map(|_| async move { ask(weir, &step()).await }));
+        let answers =
+            futures_util::future::join_all((0..CROWD).map(|_| async move { ask(weir, &step()).await }));
         let answers = answers.await;
         let (took, reached) = (began.elapsed(), sample.requests() - before);
         self.requests += CROWD as u64;
         let request = format!("GET /books/3 ×{CROWD}");
-        let collapsed = answers.iter().flatten().filter(|answer| cache_status(answer).contains("collapsed")).count();
+        let collapsed =
+            answers.iter().flatten().filter(|answer| cache_status(answer).contains("collapsed")).count();
         let line = format!("requests at the API: {reached}; collapsed: {collapsed}");
-        print(&format!("{request:<22} {:<6} {:>9}  {line}\n", "", milliseconds(took)));
+        (self.print)(&format!("{request:<22} {:<6} {:>9}  {line}\n", "", milliseconds(took)));
         for answer in answers {
             match answer {
                 Err(why) => self.fail(&request, &why),
@@ -181,7 +189,7 @@ impl Tale {
         } else {
             let _ = writeln!(text, "The story did NOT hold:\n  {}\n", self.wrong.join("\n  "));
         }
-        print(&text);
+        (self.print)(&text);
         self.wrong.is_empty()
     }
 }
@@ -253,8 +261,8 @@ mod tests {
     async fn without_a_cache_the_story_does_not_hold() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let sample = Sample::new();
+        let sample = Sample::new(false);
         tokio::spawn(sample.clone().serve(listener));
-        assert!(!drive(address, &sample).await);
+        assert!(!drive(address, &sample, |_| ()).await);
     }
 }

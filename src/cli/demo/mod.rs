@@ -8,8 +8,6 @@ mod sample;
 
 use std::net::SocketAddr;
 
-use tokio::net::TcpListener;
-
 use super::assembly::{self, Listeners, StartError, bind};
 use super::run::Signals;
 use super::{DemoArguments, Exit, load, print};
@@ -51,7 +49,7 @@ async fn play(arguments: &DemoArguments) -> Result<Exit, String> {
     let telemetry = telemetry::init(&accepted.config.log).map_err(|error| error.to_string())?;
     let mut signals = Signals::new().map_err(|error| error.to_string())?;
 
-    let sample = Sample::new();
+    let sample = Sample::new(true);
     tokio::spawn(sample.clone().serve(api));
     let listeners = Listeners { traffic, admin: Some(admin) };
     let running = assembly::start(accepted.config, listeners, telemetry.access.clone(), Clock::system());
@@ -61,7 +59,7 @@ async fn play(arguments: &DemoArguments) -> Result<Exit, String> {
     let mut exit = Exit::Clean;
     if arguments.drive {
         exit = tokio::select! {
-            held = drive::drive(places.weir, &sample) => if held { Exit::Clean } else { Exit::Failed },
+            held = drive::drive(places.weir, &sample, print) => if held { Exit::Clean } else { Exit::Failed },
             _ = signals.next() => Exit::Failed,
         };
     }
@@ -128,7 +126,9 @@ mod tests {
         let address = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
         let places = Places { weir: address(1001), api: address(1002), admin: address(1003) };
         let text = places.fill_in(CONFIG);
-        for expected in ["listen   = \"127.0.0.1:1001\"", "http://127.0.0.1:1002", "listen = \"127.0.0.1:1003\""] {
+        for expected in
+            ["listen   = \"127.0.0.1:1001\"", "http://127.0.0.1:1002", "listen = \"127.0.0.1:1003\""]
+        {
             assert!(text.contains(expected), "{text}");
         }
         assert!(!text.contains(":80"));

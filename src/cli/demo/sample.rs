@@ -30,6 +30,7 @@ const BODY_BYTES: usize = 16 * 1024;
 #[derive(Debug)]
 pub(super) struct Sample {
     requests: AtomicU64,
+    slow: bool,
     books: Mutex<BTreeMap<u32, Book>>,
 }
 
@@ -42,7 +43,11 @@ struct Book {
 
 impl Book {
     fn new(title: &'static str, author: &'static str, ratings: &[(&str, u8)]) -> Book {
-        Book { title, author, ratings: ratings.iter().map(|(who, stars)| ((*who).to_owned(), *stars)).collect() }
+        Book {
+            title,
+            author,
+            ratings: ratings.iter().map(|(who, stars)| ((*who).to_owned(), *stars)).collect(),
+        }
     }
 
     fn show(&self, id: u32) -> Value {
@@ -57,13 +62,14 @@ fn mean<'a>(ratings: impl ExactSizeIterator<Item = &'a u8>) -> Option<f64> {
 }
 
 impl Sample {
-    pub(super) fn new() -> Arc<Sample> {
+    /// `slow`: takes the documented times; tests need not wait.
+    pub(super) fn new(slow: bool) -> Arc<Sample> {
         let books = [
             (1, Book::new("The Dispossessed", "Ursula K. Le Guin", &[("ann", 5), ("bob", 4)])),
             (2, Book::new("Solaris", "Stanisław Lem", &[("ann", 2)])),
             (3, Book::new("Kindred", "Octavia E. Butler", &[("bob", 5)])),
         ];
-        Arc::new(Sample { requests: AtomicU64::new(0), books: Mutex::new(books.into()) })
+        Arc::new(Sample { requests: AtomicU64::new(0), slow, books: Mutex::new(books.into()) })
     }
 
     /// Requests that arrived here so far.
@@ -102,7 +108,9 @@ impl Sample {
             }
             _ => (1, Err((StatusCode::NOT_FOUND, "GET /books, GET or PUT /books/{id}, GET /me/summary"))),
         };
-        tokio::time::sleep(Duration::from_millis(work_ms)).await;
+        if self.slow {
+            tokio::time::sleep(Duration::from_millis(work_ms)).await;
+        }
         match answer {
             Ok(value) => reply(StatusCode::OK, &value),
             Err((status, words)) => reply(status, &json!({ "error": words })),
@@ -164,12 +172,18 @@ mod tests {
     async fn started() -> (Arc<Sample>, String) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
-        let sample = Sample::new();
+        let sample = Sample::new(false);
         tokio::spawn(sample.clone().serve(listener));
         (sample, base)
     }
 
-    async fn ask(base: &str, method: Method, path: &str, who: Option<&str>, body: &str) -> (StatusCode, Value) {
+    async fn ask(
+        base: &str,
+        method: Method,
+        path: &str,
+        who: Option<&str>,
+        body: &str,
+    ) -> (StatusCode, Value) {
         let url = format!("{base}{path}").parse().unwrap();
         let bearer = who.map(|who| format!("Bearer {who}"));
         let fields: Vec<(&str, &str)> = bearer.iter().map(|b| ("authorization", b.as_str())).collect();
