@@ -3,6 +3,7 @@
 
 pub mod body;
 mod cookies;
+mod digest;
 mod graphql;
 pub mod json;
 mod jwt;

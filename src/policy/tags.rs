@@ -29,6 +29,7 @@ use std::sync::Arc;
 use http::HeaderMap;
 use serde_json::Value;
 
+pub(crate) use self::name::hex;
 pub use self::paths::PathPattern;
 pub use self::template::{JsonPath, JsonStep, Part, Source, TagTemplate};
 use super::path::{PathParams, PathTemplate};
