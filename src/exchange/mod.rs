@@ -1,5 +1,8 @@
 //! One request, one way.
 
+pub mod forwarded;
+pub mod upgrade;
+
 use std::sync::Arc;
 use std::time::Duration;
 

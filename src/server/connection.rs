@@ -72,8 +72,6 @@ pub(super) async fn serve<H: Handler>(
         }
         Protocol::Http2 => {
             activity.multiplexed();
-            let service =
-                service_fn(|request| answer(handler.clone(), peer, hold.clone(), activity.clone(), request));
             let connection = http2_builder(&limits).serve_connection(TokioIo::new(wire), service);
             tokio::pin!(connection);
             drive(connection, http2::Connection::graceful_shutdown, &activity, phase).await
