@@ -122,6 +122,13 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_embedded_configuration_is_accepted_without_a_word() {
+        let accepted = load::load_text("demo.toml", CONFIG).unwrap();
+        assert!(accepted.warnings.is_empty(), "{:#?}", accepted.warnings);
+        assert!(accepted.config.store.redis.is_none() && accepted.config.log.access.is_none());
+    }
+
+    #[test]
     fn the_embedded_configuration_gets_its_addresses() {
         let address = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
         let places = Places { weir: address(1001), api: address(1002), admin: address(1003) };
