@@ -86,7 +86,14 @@ fn every_reason_can_be_met() {
         (NotStored::Authorization, &get, authorized, 200, &[], &stricter),
         (NotStored::NoStore, &get, &[], 200, &[("cache-control", "no-store")], &stricter),
         (NotStored::Private, &get, &[], 200, &[("cache-control", "private")], &stricter),
-        (NotStored::MustUnderstand, &get, &[], 299, &[("cache-control", "must-understand, max-age=9")], &stricter),
+        (
+            NotStored::MustUnderstand,
+            &get,
+            &[],
+            299,
+            &[("cache-control", "must-understand, max-age=9")],
+            &stricter,
+        ),
         (NotStored::NoCache, &get, &[], 200, &[("cache-control", "no-cache")], &stricter),
         (NotStored::NoNegativeTtl, &get, &[], 404, &[], &bare),
         (NotStored::NoLifetime, &get, &[], 200, &[], &bare),
@@ -114,7 +121,11 @@ fn what_no_mode_keeps() {
         let terms = terms(mode);
         for method in ["HEAD", "PUT", "DELETE", "PATCH", "OPTIONS", "get"] {
             let method = Method::from_bytes(method.as_bytes()).unwrap();
-            assert_eq!(full(&method, &[], 200, &[grant], &terms), Err(NotStored::Method), "{mode:?} {method}");
+            assert_eq!(
+                full(&method, &[], 200, &[grant], &terms),
+                Err(NotStored::Method),
+                "{mode:?} {method}"
+            );
         }
         for status in [500, 501, 502, 503, 504, 599, 600, 999] {
             assert_eq!(answer(status, &[grant], &terms), Err(NotStored::ServerError), "{mode:?} {status}");
@@ -242,7 +253,11 @@ fn what_the_backend_forbids() {
         assert!(answer(200, &cc("private, max-age=100"), &mine).is_ok());
     }
     let public = Terms { public: true, ..terms(Stricter) };
-    assert_eq!(answer(200, &cc("private"), &public), Err(NotStored::Private), "public speaks of credentials only");
+    assert_eq!(
+        answer(200, &cc("private"), &public),
+        Err(NotStored::Private),
+        "public speaks of credentials only"
+    );
 }
 
 #[test]
@@ -305,8 +320,11 @@ fn stale_windows_by_whose_word() {
     for (line, stricter, ignore, honour) in table {
         for (mode, expected) in [(Stricter, stricter), (Ignore, ignore), (Honour, honour)] {
             let found = answer(200, &cc(line), &terms(mode)).unwrap();
-            let windows =
-                (found.stale_while_revalidate.as_secs(), found.stale_if_error.as_secs(), found.must_revalidate);
+            let windows = (
+                found.stale_while_revalidate.as_secs(),
+                found.stale_if_error.as_secs(),
+                found.must_revalidate,
+            );
             assert_eq!(windows, expected, "{line} {mode:?}");
         }
     }
