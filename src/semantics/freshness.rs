@@ -77,7 +77,9 @@ mod tests {
     /// Sun, 06 Nov 1994 08:49:37 GMT.
     const NOW: Timestamp = Timestamp(784_111_777_000);
 
-    fn headers(fields: &[(&str, &str)]) -> HeaderMap {
+    type Fields<'a> = &'a [(&'a str, &'a str)];
+
+    fn headers(fields: Fields<'_>) -> HeaderMap {
         let pair = |(n, v): &(&str, &str)| {
             (HeaderName::from_bytes(n.as_bytes()).unwrap(), HeaderValue::from_str(v).unwrap())
         };
@@ -100,7 +102,7 @@ mod tests {
     fn ages() {
         let old = ago(100);
         let ahead = Timestamp(NOW.0 + 50_000).to_http_date();
-        let table: [(&[(&str, &str)], u64); 13] = [
+        let table: [(Fields<'_>, u64); 13] = [
             (&[], 2),
             (&[("age", "7")], 9),
             (&[("age", "7, 900")], 9),
@@ -132,7 +134,7 @@ mod tests {
         let date = ago(0);
         let later = Timestamp(NOW.0 + 60_000).to_http_date();
         let latest = Timestamp(NOW.0 + 90_000).to_http_date();
-        let table: [(&[(&str, &str)], Option<u64>); 15] = [
+        let table: [(Fields<'_>, Option<u64>); 15] = [
             (&[], None),
             (&[("cache-control", "public")], None),
             (&[("cache-control", "max-age=5")], Some(5)),
@@ -159,7 +161,7 @@ mod tests {
     #[test]
     fn heuristics() {
         let year = ago(365 * 86_400);
-        let table: [(&[(&str, &str)], Option<u64>); 6] = [
+        let table: [(Fields<'_>, Option<u64>); 6] = [
             (&[], None),
             (&[("last-modified", "junk")], None),
             (&[("last-modified", &ago(1000))], Some(100)),
