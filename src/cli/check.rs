@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use crate::config::{self, Severity};
+
 use super::{CheckArguments, Exit, load, print};
 
 pub(super) fn check(file: Option<&Path>, arguments: &CheckArguments) -> Exit {
@@ -15,14 +17,15 @@ pub(super) fn check(file: Option<&Path>, arguments: &CheckArguments) -> Exit {
     for warning in &accepted.warnings {
         eprintln!("{warning}\n");
     }
-    if arguments.deny_warnings && !accepted.warnings.is_empty() {
+    let warnings = accepted.warnings.iter().filter(|w| w.severity == Severity::Warning).count();
+    if arguments.deny_warnings && warnings > 0 {
         eprintln!("{}: refused, because --deny-warnings takes warnings for errors", accepted.file);
         return Exit::Config;
     }
     if !arguments.quiet {
-        print(&format!("{}\n", accepted.description.trim_end()));
+        print(&format!("{}\n", config::describe(&accepted.config).trim_end()));
     }
-    print(&format!("{}: accepted, {}\n", accepted.file, count(accepted.warnings.len())));
+    print(&format!("{}: accepted, {}\n", accepted.file, count(warnings)));
     Exit::Clean
 }
 

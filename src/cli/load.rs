@@ -3,49 +3,57 @@
 use std::fmt;
 use std::path::Path;
 
-use crate::config::Config;
-
-const DEFAULT_FILE: &str = "proxy.toml";
+use crate::config::{self, Config, DEFAULT_FILE, Env, Loaded, Problem};
 
 /// An accepted configuration.
 #[derive(Debug)]
 pub(super) struct Accepted {
     pub(super) config: Config,
-    /// Warnings and notes, each a few printed lines.
-    pub(super) warnings: Vec<String>,
-    /// What it means, for people.
-    pub(super) description: String,
-    /// The file's name, for the log.
+    pub(super) warnings: Vec<Problem>,
+    /// The file's name, for people.
     pub(super) file: String,
 }
 
-/// A refused one.
+/// Why there is none. Its `Display` is every finding with its place, ready to be printed.
 #[derive(Debug)]
-pub(super) struct Refused {
-    /// Every finding, each a few printed lines.
-    pub(super) problems: Vec<String>,
+pub(super) enum Refused {
+    /// No file was named, and the default one is not there.
+    NoFile,
+    /// What is wrong with it.
+    Problems(Vec<Problem>),
 }
 
 impl fmt::Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.problems.join("\n\n"))
+        match self {
+            Refused::NoFile => write!(
+                f,
+                "error: there is no {DEFAULT_FILE} in this directory\n  = help: name a file with -c FILE; \
+                 `weir --help` shows the smallest one, and `weir demo` needs none"
+            ),
+            Refused::Problems(problems) => {
+                let shown: Vec<String> = problems.iter().map(Problem::to_string).collect();
+                f.write_str(&shown.join("\n\n"))
+            }
+        }
     }
 }
 
-/// Loads FILE, or `./proxy.toml`, with the process' environment.
+/// Loads FILE, or `./proxy.toml`, under the process' environment.
 pub(super) fn load(file: Option<&Path>) -> Result<Accepted, Refused> {
     let path = file.unwrap_or_else(|| Path::new(DEFAULT_FILE));
     if file.is_none() && !path.exists() {
-        let words = "error: there is no proxy.toml in this directory\n  = help: name one with -c FILE; see \
-                     `weir --help` for the smallest one, or try `weir demo`";
-        return Err(Refused { problems: vec![words.to_owned()] });
+        return Err(Refused::NoFile);
     }
-    let _ = path;
-    Err(Refused { problems: vec![] })
+    accept(path.display().to_string(), config::load(path, &Env::system()))
 }
 
-/// Loads a text that is part of the program, without the environment.
+/// Loads a text that is part of the program; the environment has no say in it.
 pub(super) fn load_text(name: &str, text: &str) -> Result<Accepted, Refused> {
-    let _ = (name, text);
-    Err(Refused { problems: vec![] })
+    accept(name.to_owned(), config::load_str(name, text, &Env::empty()))
+}
+
+fn accept(file: String, loaded: Result<Loaded, Vec<Problem>>) -> Result<Accepted, Refused> {
+    let Loaded { config, warnings } = loaded.map_err(Refused::Problems)?;
+    Ok(Accepted { config, warnings, file })
 }

@@ -55,7 +55,7 @@ Without a command, Weir serves.";
 
 const MORE: &str = "\
 Examples:
-  weir demo --drive             see it work: a sample API, Weir in front of it, and a story with timings
+  weir demo --drive             see it work: a sample API, Weir before it, a story with timings
   weir check                    is ./proxy.toml right, and what does it mean?
   weir                          serve as ./proxy.toml says
   weir -c /etc/weir/proxy.toml

@@ -8,7 +8,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::assembly::{self, Listeners, Running, StartError};
 use super::load::{self, Accepted};
 use super::{Exit, notify};
-use crate::config::Config;
+use crate::config::{Config, Severity};
 use crate::server::Drained;
 use crate::telemetry::{self, AccessLog};
 use crate::time::Clock;
@@ -42,7 +42,7 @@ pub(super) fn run(file: Option<&Path>) -> Exit {
 }
 
 async fn serve(accepted: Accepted, access: AccessLog) -> Exit {
-    let Accepted { config, warnings, file, .. } = accepted;
+    let Accepted { config, warnings, file } = accepted;
     let mut signals = match Signals::new() {
         Ok(signals) => signals,
         Err(error) => {
@@ -51,7 +51,10 @@ async fn serve(accepted: Accepted, access: AccessLog) -> Exit {
         }
     };
     for warning in &warnings {
-        tracing::warn!("{warning}");
+        match warning.severity {
+            Severity::Note => tracing::info!("{warning}"),
+            _ => tracing::warn!("{warning}"),
+        }
     }
     let started = async {
         let listeners = Listeners::bind(&config).await?;

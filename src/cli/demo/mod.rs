@@ -89,7 +89,8 @@ impl Places {
 
     fn introduce(&self, config: &str) -> String {
         let Places { weir, api, admin } = self;
-        let config: String = config.lines().map(|line| format!("    {line}\n")).collect();
+        let config: String =
+            config.lines().map(|line| format!("    {line}").trim_end().to_owned() + "\n").collect();
         format!(
             "A reading list that knows nothing of caching: http://{api}\n\
              Weir in front of it:                          http://{weir}\n\
@@ -107,7 +108,8 @@ impl Places {
              \x20 curl -i http://{weir}/me/summary -H 'Authorization: Bearer ann'\n\
              \x20 curl -i http://{weir}/me/summary -H 'Authorization: Bearer bob'\n\n\
              Change something, then ask again:\n\n\
-             \x20 curl -i http://{weir}/books/2 -X PUT -H 'Authorization: Bearer ann' -d '{{\"rating\": 5}}'\n\n\
+             \x20 curl -i http://{weir}/books/2 -X PUT -H 'Authorization: Bearer ann' -d '{{\"rating\": 5}}'\n\
+             \x20 curl -i http://{weir}/books -d '{{\"title\": \"Ice\", \"author\": \"Anna Kavan\"}}'\n\n\
              What Weir says about itself:\n\n\
              \x20 curl http://{admin}/stats\n\
              \x20 curl http://{admin}/metrics\n\

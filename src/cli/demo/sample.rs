@@ -5,6 +5,7 @@
 //! GET /books/{id}    150 ms   one book
 //! GET /me/summary    400 ms   the caller's own ratings (Authorization: Bearer NAME)
 //! PUT /books/{id}     60 ms   {"rating": 1…5}, by the caller
+//! POST /books         60 ms   {"title": …, "author": …}
 //! ```
 
 use std::collections::BTreeMap;
@@ -25,6 +26,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
 const BODY_BYTES: usize = 16 * 1024;
+const MOST_BOOKS: usize = 1000;
 
 /// The backend. It counts what reaches it, so that the story can be checked from its side.
 #[derive(Debug)]
@@ -36,18 +38,15 @@ pub(super) struct Sample {
 
 #[derive(Debug)]
 struct Book {
-    title: &'static str,
-    author: &'static str,
+    title: String,
+    author: String,
     ratings: BTreeMap<String, u8>,
 }
 
 impl Book {
-    fn new(title: &'static str, author: &'static str, ratings: &[(&str, u8)]) -> Book {
-        Book {
-            title,
-            author,
-            ratings: ratings.iter().map(|(who, stars)| ((*who).to_owned(), *stars)).collect(),
-        }
+    fn new(title: &str, author: &str, ratings: &[(&str, u8)]) -> Book {
+        let ratings = ratings.iter().map(|(who, stars)| ((*who).to_owned(), *stars)).collect();
+        Book { title: title.to_owned(), author: author.to_owned(), ratings }
     }
 
     fn show(&self, id: u32) -> Value {
@@ -106,7 +105,11 @@ impl Sample {
             (false, ["books", _], Some(id)) if head.method == Method::PUT => {
                 (60, self.rate(id, &head.headers, body).await)
             }
-            _ => (1, Err((StatusCode::NOT_FOUND, "GET /books, GET or PUT /books/{id}, GET /me/summary"))),
+            (false, ["books"], _) if head.method == Method::POST => (60, self.add(body).await),
+            _ => (
+                1,
+                Err((StatusCode::NOT_FOUND, "GET or POST /books, GET or PUT /books/{id}, GET /me/summary")),
+            ),
         };
         if self.slow {
             tokio::time::sleep(Duration::from_millis(work_ms)).await;
@@ -136,14 +139,34 @@ impl Sample {
     async fn rate(&self, id: u32, headers: &HeaderMap, body: Incoming) -> Result<Value, Refusal> {
         const WRONG: Refusal = (StatusCode::BAD_REQUEST, "send {\"rating\": 1 to 5}");
         let who = caller(headers)?;
-        let body = Limited::new(body, BODY_BYTES).collect().await.map_err(|_| WRONG)?.to_bytes();
-        let value: Value = serde_json::from_slice(&body).map_err(|_| WRONG)?;
+        let value = content(body).await.ok_or(WRONG)?;
         let stars = value["rating"].as_u64().filter(|stars| (1..=5).contains(stars)).ok_or(WRONG)?;
         let mut books = self.books.lock();
         let book = books.get_mut(&id).ok_or((StatusCode::NOT_FOUND, "no such book"))?;
         book.ratings.insert(who, u8::try_from(stars).map_err(|_| WRONG)?);
         Ok(book.show(id))
     }
+
+    async fn add(&self, body: Incoming) -> Result<Value, Refusal> {
+        const WRONG: Refusal = (StatusCode::BAD_REQUEST, "send {\"title\": …, \"author\": …}");
+        let value = content(body).await.ok_or(WRONG)?;
+        let text = |name: &str| value[name].as_str().filter(|text| text.len() <= 200).ok_or(WRONG);
+        let book = Book::new(text("title")?, text("author")?, &[]);
+        let mut books = self.books.lock();
+        let id = books.keys().next_back().map_or(1, |last| last + 1);
+        if books.len() >= MOST_BOOKS {
+            return Err((StatusCode::CONFLICT, "the shelf is full"));
+        }
+        let shown = book.show(id);
+        books.insert(id, book);
+        Ok(shown)
+    }
+}
+
+/// A small JSON body; `None` = it is none.
+async fn content(body: Incoming) -> Option<Value> {
+    let whole = Limited::new(body, BODY_BYTES).collect().await.ok()?;
+    serde_json::from_slice(&whole.to_bytes()).ok()
 }
 
 type Refusal = (StatusCode, &'static str);
@@ -207,6 +230,16 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_new_book_enters_the_list() {
+        let (_, base) = started().await;
+        let (status, book) =
+            ask(&base, Method::POST, "/books", None, r#"{"title":"Ice","author":"Kavan"}"#).await;
+        assert_eq!((status, &book["id"], &book["rating"]), (StatusCode::OK, &json!(4), &Value::Null));
+        let (_, list) = ask(&base, Method::GET, "/books", None, "").await;
+        assert_eq!(list["books"][3]["title"], json!("Ice"));
+    }
+
+    #[tokio::test]
     async fn nonsense_is_refused_in_words() {
         let (_, base) = started().await;
         let cases = [
@@ -215,6 +248,7 @@ mod tests {
             (Method::GET, "/x", None, "", StatusCode::NOT_FOUND),
             (Method::PUT, "/books/1", Some("ann"), r#"{"rating":9}"#, StatusCode::BAD_REQUEST),
             (Method::PUT, "/books/1", None, r#"{"rating":5}"#, StatusCode::UNAUTHORIZED),
+            (Method::POST, "/books", None, r#"{"title":"x"}"#, StatusCode::BAD_REQUEST),
         ];
         for (method, path, who, body, expected) in cases {
             let (status, value) = ask(&base, method, path, who, body).await;
