@@ -162,7 +162,7 @@ impl Admin {
         };
         let done = self.publish(named.tags, event).await?;
         tracing::info!(
-            names = ?named.names,
+            names = named.names.join(", "),
             entries = done.counted.entries,
             seq = done.purged.seq,
             owed = done.purged.owed,

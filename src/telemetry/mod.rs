@@ -61,6 +61,8 @@ pub fn init(config: &LogConfig) -> Result<Telemetry, TelemetryError> {
         TelemetryError::Access { path: config.access.clone().unwrap_or_default(), source }
     })?;
     subscribe(filter, config.json)?;
+    // A panic is a line of the log like any other: machines that read JSON are not to stumble over it.
+    std::panic::set_hook(Box::new(|panic| tracing::error!(%panic, "a thread panicked")));
     Ok(Telemetry { access, _guard: guard })
 }
 
