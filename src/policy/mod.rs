@@ -1,6 +1,12 @@
 //! What the operator says: routes, keys, subjects, lifetimes, tags. Pure values and functions, built by
 //! `config` from `proxy.toml`; nothing here reads a file, an environment variable or a clock.
 
+pub mod body;
+mod cookies;
+mod digest;
+mod graphql;
+pub mod json;
+mod jwt;
 pub mod key;
 pub mod path;
 pub mod query;

@@ -1,12 +1,18 @@
 //! Routes: which requests the operator's words are about.
+//!
+//! The table keeps file order: the first route whose method, path, host and conditions all hold wins. A trie over the
+//! templates' segments only narrows the candidates down, so that 500 routes cost about as much as a few; it never
+//! decides. What makes a body a read is in [`super::body`].
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use http::request::Parts;
 use http::{HeaderName, Method};
 
-use super::path::{PathParams, PathTemplate};
-use super::query::QueryRules;
+pub use super::body::BodyKey;
+use super::path::{self, PathParams, PathTemplate, Segment};
+use super::query::{self, QueryRules};
 use super::subject::SubjectSpec;
 use super::tags::TagTemplate;
 use crate::semantics::storing::Terms;
@@ -51,7 +57,7 @@ pub struct Route {
 /// Which requests.
 #[derive(Debug, Clone)]
 pub struct Matcher {
-    /// Methods; GET implies HEAD.
+    /// Methods; GET implies HEAD. None listed = none matched.
     pub methods: Vec<Method>,
     /// The path.
     pub path: PathTemplate,
@@ -79,26 +85,67 @@ pub enum IgnoredCredential {
     Header(HeaderName),
 }
 
-/// When a request with a body is a read that may be answered from the cache.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum BodyKey {
-    /// Every request on the route is a read (the operator's word; implied for QUERY).
-    Any,
-    /// GraphQL: JSON with a `query` whose selected operation is a query, not a mutation or subscription.
-    GraphQl,
-    /// A JSON member (dotted path) has one of these string values.
-    Json {
-        /// Dotted path, e.g. `action`.
-        member: String,
-        /// Allowed values.
-        one_of: Vec<String>,
-    },
+impl Matcher {
+    /// Whether this request is meant, and what the template captured. `host` as [`request_host`] gives it.
+    pub fn matches(&self, parts: &Parts, host: &str) -> Option<PathParams> {
+        if !self.matches_besides_path(parts, host) {
+            return None;
+        }
+        self.path.matches(parts.uri.path())
+    }
+
+    /// Method, host and conditions.
+    pub(crate) fn matches_besides_path(&self, parts: &Parts, host: &str) -> bool {
+        self.matches_method(&parts.method)
+            && self.host.as_deref().is_none_or(|pattern| host_matches(pattern, host))
+            && self.conditions.iter().all(|condition| condition.holds(parts))
+    }
+
+    /// RFC 9110 §9.3.2: HEAD is GET without content.
+    fn matches_method(&self, method: &Method) -> bool {
+        self.methods.contains(method) || (*method == Method::HEAD && self.methods.contains(&Method::GET))
+    }
 }
 
-impl BodyKey {
-    /// Whether this body is a read.
-    pub fn is_read(&self, _body: &[u8]) -> bool {
-        unimplemented!()
+impl Condition {
+    fn holds(&self, parts: &Parts) -> bool {
+        match self {
+            Condition::Header(name, None) => parts.headers.contains_key(name),
+            Condition::Header(name, Some(wanted)) => {
+                parts.headers.get_all(name).iter().any(|line| line.as_bytes() == wanted.as_bytes())
+            }
+            Condition::Query(name, wanted) => {
+                let found = query::values(parts.uri.query().unwrap_or_default(), name);
+                match wanted {
+                    None => !found.is_empty(),
+                    Some(wanted) => found.contains(wanted),
+                }
+            }
+        }
+    }
+}
+
+/// A pattern without a port matches any port; `*.` stands for one or more labels.
+fn host_matches(pattern: &str, host: &str) -> bool {
+    let host = if port_of(pattern).is_some() { host } else { without_port(host) };
+    match pattern.strip_prefix("*.") {
+        Some(suffix) => {
+            host.strip_suffix(suffix).and_then(|h| h.strip_suffix('.')).is_some_and(|label| !label.is_empty())
+        }
+        None => pattern == host,
+    }
+}
+
+/// The port of `host:port`, mindful of `[::1]`.
+fn port_of(host: &str) -> Option<&str> {
+    let (_, port) = host.rsplit_once(':')?;
+    (!port.is_empty() && port.bytes().all(|b| b.is_ascii_digit())).then_some(port)
+}
+
+fn without_port(host: &str) -> &str {
+    match port_of(host) {
+        Some(port) => &host[..host.len() - port.len() - 1],
+        None => host,
     }
 }
 
@@ -115,24 +162,112 @@ pub struct RouteMatch {
 #[derive(Debug, Default)]
 pub struct RouteTable {
     routes: Vec<Arc<Route>>,
+    index: Node,
+}
+
+/// One position in the templates' segments, and the routes (by position in the table) that end there.
+#[derive(Debug, Default)]
+struct Node {
+    literals: HashMap<Box<str>, Node>,
+    any: Option<Box<Node>>,
+    here: Vec<usize>,
+    rest: Vec<usize>,
+}
+
+impl Node {
+    fn insert(&mut self, template: &PathTemplate, route: usize) {
+        let mut node = self;
+        for segment in &template.segments {
+            node = match segment {
+                Segment::Literal(text) => node.literals.entry((**text).into()).or_default(),
+                Segment::Param(_) | Segment::Any => node.any.get_or_insert_default(),
+                Segment::Rest => {
+                    node.rest.push(route);
+                    return;
+                }
+            };
+        }
+        node.here.push(route);
+    }
+
+    /// Every route whose template might match. Bounded by the number of nodes, whatever the path is.
+    fn candidates(&self, path: &str) -> Vec<usize> {
+        let mut found = Vec::new();
+        let Some(rest) = path.strip_prefix('/') else { return found };
+        let mut open = vec![(self, Some(rest))];
+        while let Some((node, rest)) = open.pop() {
+            found.extend_from_slice(&node.rest);
+            let Some(rest) = rest else {
+                found.extend_from_slice(&node.here);
+                continue;
+            };
+            let (segment, tail) = path::split_segment(rest);
+            if let Some(next) = node.literals.get(&*path::decode(segment)) {
+                open.push((next, tail));
+            }
+            if let Some(next) = &node.any {
+                open.push((next, tail));
+            }
+        }
+        found.sort_unstable();
+        found
+    }
 }
 
 impl RouteTable {
-    /// Takes the routes in file order.
-    pub fn new(_routes: Vec<Route>) -> RouteTable {
-        unimplemented!()
+    /// Takes the routes in file order. Their `index` is set to their position.
+    pub fn new(routes: Vec<Route>) -> RouteTable {
+        let mut index = Node::default();
+        let routes = routes
+            .into_iter()
+            .enumerate()
+            .map(|(i, mut route)| {
+                index.insert(&route.matcher.path, i);
+                route.index = i;
+                Arc::new(route)
+            })
+            .collect();
+        RouteTable { routes, index }
     }
     /// All routes, in order.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Route>> {
         self.routes.iter()
     }
+    /// The routes as a slice, in order.
+    pub fn as_slice(&self) -> &[Arc<Route>] {
+        &self.routes
+    }
     /// The first route that matches. `host` as [`request_host`] gives it.
-    pub fn find(&self, _parts: &Parts, _host: &str) -> Option<RouteMatch> {
-        unimplemented!()
+    pub fn find(&self, parts: &Parts, host: &str) -> Option<RouteMatch> {
+        self.index.candidates(parts.uri.path()).into_iter().find_map(|i| {
+            let route = self.routes.get(i)?;
+            let params = route.matcher.matches(parts, host)?;
+            Some(RouteMatch { route: route.clone(), params })
+        })
     }
 }
 
 /// The request's host, lower-case, default ports removed: `:authority` / absolute form, else `Host`, else empty.
-pub fn request_host(_parts: &Parts) -> String {
-    unimplemented!()
+///
+/// Without a scheme in the request target, `:80` counts as the default and `:443` does not (the scheme is a separate
+/// part of keys). Several `Host` lines, which a server should have refused (RFC 9112 §3.2), give a name that no
+/// pattern matches.
+pub fn request_host(parts: &Parts) -> String {
+    let host = match parts.uri.authority() {
+        Some(authority) => authority.as_str().rsplit('@').next().unwrap_or_default().to_ascii_lowercase(),
+        None => {
+            let lines = parts.headers.get_all(http::header::HOST);
+            let lines: Vec<_> = lines.iter().map(|l| String::from_utf8_lossy(l.as_bytes())).collect();
+            lines.join(",").trim().to_ascii_lowercase()
+        }
+    };
+    let default = if parts.uri.scheme_str() == Some("https") { "443" } else { "80" };
+    let keep = match port_of(&host) {
+        Some(port) if port == default => without_port(&host).len(),
+        _ => host.strip_suffix(':').map_or(host.len(), str::len),
+    };
+    host[..keep].to_owned()
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,10 +1,24 @@
 //! Subjects: whose answer is it? (DESIGN §3, promise 1)
+//!
+//! A request takes part in the cache only if every credential it carries is either part of its route's subject or
+//! declared of no influence. Credentials are recognised by field name ([`is_credential`]), also in the spelling with
+//! underscores that CGI-like backends cannot tell from the other; every cookie is one.
+//!
+//! The subject's digest is keyed and covers the kind and name of the source, the key set, the issuer and the
+//! values, so that no two sources can be mistaken for each other. What it deliberately lacks: a memory of verified
+//! tokens, and any trust in a claim whose token was not verified.
 
 use std::sync::Arc;
 
-use http::{HeaderMap, HeaderName};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+use serde_json::{Map, Value};
 
-use super::route::Route;
+use super::cookies::{self, Cookie, cookies};
+use super::digest::Digest;
+use super::jwt;
+use super::query::name_matches;
+use super::route::{IgnoredCredential, Route};
+use crate::semantics::fields::{is_credential, is_override};
 use crate::semantics::timestamp::Timestamp;
 
 /// How a route knows its caller.
@@ -24,7 +38,7 @@ pub enum SubjectSpec {
 /// A verified JWT's claims as subject.
 #[derive(Debug)]
 pub struct JwtSpec {
-    /// Name of the key set (index into [`KeySets`]).
+    /// The key set (index into [`KeySets`]).
     pub keys: usize,
     /// Where the token is.
     pub from: TokenSource,
@@ -34,7 +48,7 @@ pub struct JwtSpec {
     pub issuer: Option<String>,
     /// Accepted audiences, if given.
     pub audience: Vec<String>,
-    /// Accepted algorithms by name (`RS256`, …).
+    /// Accepted algorithms (`RS256`, …); empty = whatever the keys allow.
     pub algorithms: Vec<jsonwebtoken::Algorithm>,
     /// Allowed clock difference, seconds.
     pub leeway: u64,
@@ -77,21 +91,6 @@ impl std::fmt::Debug for KeySet {
     }
 }
 
-impl KeySet {
-    /// Parses a JWKS document (RFC 7517); keys it cannot use are skipped and counted.
-    pub fn from_jwks(_name: &str, _json: &[u8]) -> Result<(KeySet, usize), String> {
-        unimplemented!()
-    }
-    /// A shared secret (HS*).
-    pub fn from_secret(_name: &str, _secret: &[u8]) -> KeySet {
-        unimplemented!()
-    }
-    /// A PEM public key (RSA, EC, Ed25519) or certificate.
-    pub fn from_pem(_name: &str, _pem: &[u8]) -> Result<KeySet, String> {
-        unimplemented!()
-    }
-}
-
 /// Whose request this is, as far as its route cares.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Subject {
@@ -99,7 +98,8 @@ pub struct Subject {
     pub digest: [u8; 32],
     /// Anonymous: the route has no subject, or is per subject and the request carries no credential at all.
     pub anonymous: bool,
-    /// Claim values for `{claim.x}` in tag templates.
+    /// Values of the claims that make the subject, for `{claim.x}` in tag templates; a list gives several. Other
+    /// claims are left out on purpose: two tokens of one subject may differ in them.
     pub claims: Vec<(String, String)>,
 }
 
@@ -115,40 +115,311 @@ impl Subject {
 pub enum Bypass {
     /// It carries a credential that is not part of the route's subject.
     ForeignCredential,
-    /// The token is missing where other credentials are present, malformed, or not verified.
+    /// The token is malformed, its signature does not verify, or its issuer or audience is another.
     UnverifiedToken,
+    /// The token names a key that its set does not have (yet): refreshing the set may help.
+    UnknownKey,
     /// The token is expired or not yet valid.
     TokenTime,
-    /// The verified token lacks a claim the subject needs.
+    /// The verified token lacks a claim the subject needs, or has it as null or as a number that is not whole.
     MissingClaim,
     /// The named cookie or field occurs several times: caches and backends may pick different ones.
     AmbiguousCredential,
 }
 
-/// Whose request is it? `Ok` = the cache may take part under this subject. Ignored credentials are not looked at
-/// (the exchange strips them from what is forwarded).
-pub fn identify(
-    _route: &Route,
-    _headers: &HeaderMap,
-    _keys: &KeySets,
-    _secret: &[u8; 32],
-    _now: Timestamp,
-) -> Result<Subject, Bypass> {
-    unimplemented!()
+impl Bypass {
+    /// A short token for logs and `Cache-Status` detail.
+    pub fn token(self) -> &'static str {
+        match self {
+            Bypass::ForeignCredential => "foreign-credential",
+            Bypass::UnverifiedToken => "unverified-token",
+            Bypass::UnknownKey => "unknown-key",
+            Bypass::TokenTime => "token-time",
+            Bypass::MissingClaim => "missing-claim",
+            Bypass::AmbiguousCredential => "ambiguous-credential",
+        }
+    }
 }
 
-/// The caller of a mutation under one spec (no foreign-credential rule); `None` = cannot be told.
+/// Whose request is it? `Ok` = the cache may take part under this subject. Ignored credentials are not looked at
+/// (the exchange strips them from what is forwarded, by [`strip_ignored`]).
+///
+/// A request without any credential is anonymous, on routes with a subject too: those answers are shared among all
+/// who send none.
+pub fn identify(
+    route: &Route,
+    headers: &HeaderMap,
+    keys: &KeySets,
+    secret: &[u8; 32],
+    now: Timestamp,
+) -> Result<Subject, Bypass> {
+    let ignored = Ignored(&route.ignore);
+    if headers.contains_key(header::PROXY_AUTHORIZATION) && !ignored.field(&header::PROXY_AUTHORIZATION) {
+        return Err(Bypass::ForeignCredential);
+    }
+    if route.public {
+        return Ok(Subject::anonymous());
+    }
+    refuse_foreign(&route.subject, ignored, headers)?;
+    Ok(subject_of(&route.subject, ignored, headers, keys, secret, now)?.unwrap_or_else(Subject::anonymous))
+}
+
+/// The caller of a mutation under one spec (no foreign-credential rule); `None` = cannot be told. A mutation without
+/// the spec's credential cannot be told either: the same person may have sent another one.
 pub fn caller(
-    _spec: &SubjectSpec,
-    _headers: &HeaderMap,
-    _keys: &KeySets,
-    _secret: &[u8; 32],
-    _now: Timestamp,
+    spec: &SubjectSpec,
+    headers: &HeaderMap,
+    keys: &KeySets,
+    secret: &[u8; 32],
+    now: Timestamp,
 ) -> Option<Subject> {
-    unimplemented!()
+    match spec {
+        SubjectSpec::None => Some(Subject::anonymous()),
+        _ => subject_of(spec, Ignored(&[]), headers, keys, secret, now).ok().flatten(),
+    }
 }
 
 /// Removes what `route.ignore` names, and override fields, from a request about to be forwarded.
-pub fn strip_ignored(_route: &Route, _headers: &mut HeaderMap) {
-    unimplemented!()
+pub fn strip_ignored(route: &Route, headers: &mut HeaderMap) {
+    let ignored = Ignored(&route.ignore);
+    let doomed: Vec<HeaderName> =
+        headers.keys().filter(|name| ignored.field(name) || with_hyphens(name, is_override)).cloned().collect();
+    for name in doomed {
+        headers.remove(name);
+    }
+    cookies::retain(headers, |cookie| !ignored.cookie(cookie));
 }
+
+/// What a route declares of no influence.
+#[derive(Clone, Copy)]
+struct Ignored<'a>(&'a [IgnoredCredential]);
+
+impl Ignored<'_> {
+    fn field(self, name: &HeaderName) -> bool {
+        self.0.iter().any(|one| matches!(one, IgnoredCredential::Header(field) if field == name))
+    }
+
+    /// Only a cookie that every server would see under this name can be ignored.
+    fn cookie(self, cookie: &Cookie<'_>) -> bool {
+        let Some(name) = cookie.name else { return false };
+        !cookie.is_unclear()
+            && self.0.iter().any(
+                |one| matches!(one, IgnoredCredential::Cookie(pattern) if name_matches(pattern, name)),
+            )
+    }
+}
+
+impl SubjectSpec {
+    fn own_field(&self) -> Option<&HeaderName> {
+        match self {
+            SubjectSpec::Header(name) => Some(name),
+            SubjectSpec::Jwt(spec) => match &spec.from {
+                TokenSource::Header(name) => Some(name),
+                TokenSource::Cookie(_) => None,
+            },
+            SubjectSpec::None | SubjectSpec::Cookie(_) => None,
+        }
+    }
+
+    fn own_cookie(&self) -> Option<&str> {
+        match self {
+            SubjectSpec::Cookie(name) => Some(name),
+            SubjectSpec::Jwt(spec) => match &spec.from {
+                TokenSource::Cookie(name) => Some(name),
+                TokenSource::Header(_) => None,
+            },
+            SubjectSpec::None | SubjectSpec::Header(_) => None,
+        }
+    }
+}
+
+fn refuse_foreign(spec: &SubjectSpec, ignored: Ignored<'_>, headers: &HeaderMap) -> Result<(), Bypass> {
+    let own = spec.own_field();
+    for name in headers.keys().filter(|name| own != Some(*name) && !ignored.field(name)) {
+        // A spelling of the route's own field that a backend may take for it, or add to it.
+        let double = |own: &HeaderName| with_hyphens(name, |hyphened| hyphened == own);
+        if *name != header::COOKIE && (speaks_for_somebody(name) || own.is_some_and(double)) {
+            return Err(Bypass::ForeignCredential);
+        }
+    }
+    if own == Some(&header::COOKIE) || ignored.field(&header::COOKIE) {
+        return Ok(());
+    }
+    for cookie in cookies(headers).filter(|cookie| !ignored.cookie(cookie)) {
+        if cookie.is_unclear() {
+            return Err(Bypass::AmbiguousCredential);
+        }
+        if !spec.own_cookie().is_some_and(|own| cookie.is_named(own)) {
+            return Err(Bypass::ForeignCredential);
+        }
+    }
+    Ok(())
+}
+
+fn speaks_for_somebody(name: &HeaderName) -> bool {
+    // Named here as well, so that promise 1 does not hang on one table alone.
+    *name == header::AUTHORIZATION || *name == header::PROXY_AUTHORIZATION || with_hyphens(name, is_credential)
+}
+
+/// Asks about a name, and about its spelling with hyphens if it has underscores.
+fn with_hyphens(name: &HeaderName, is: impl Fn(&HeaderName) -> bool) -> bool {
+    is(name)
+        || name.as_str().contains('_')
+            && name.as_str().replace('_', "-").parse::<HeaderName>().is_ok_and(|hyphened| is(&hyphened))
+}
+
+/// Parts of a subject's digest.
+mod label {
+    pub(super) const KIND: u8 = 1;
+    pub(super) const SOURCE: u8 = 2;
+    pub(super) const VALUE: u8 = 3;
+    pub(super) const KEYS: u8 = 4;
+    pub(super) const ISSUER: u8 = 5;
+    pub(super) const CLAIM: u8 = 6;
+    pub(super) const COUNT: u8 = 7;
+}
+
+/// `None`: the spec's credential is not there.
+fn subject_of(
+    spec: &SubjectSpec,
+    ignored: Ignored<'_>,
+    headers: &HeaderMap,
+    keys: &KeySets,
+    secret: &[u8; 32],
+    now: Timestamp,
+) -> Result<Option<Subject>, Bypass> {
+    match spec {
+        SubjectSpec::None => Ok(None),
+        SubjectSpec::Header(name) if *name == header::COOKIE => {
+            Ok(all_cookies(ignored, headers).map(|line| hashed(secret, "header", "cookie", &[&line])))
+        }
+        SubjectSpec::Header(name) => {
+            let lines = field_lines(name, ignored, headers)?;
+            Ok((!lines.is_empty()).then(|| hashed(secret, "header", name.as_str(), &lines)))
+        }
+        SubjectSpec::Cookie(name) => {
+            Ok(cookie_value(name, ignored, headers)?.map(|value| hashed(secret, "cookie", name, &[value])))
+        }
+        SubjectSpec::Jwt(spec) => {
+            let Some(token) = find_token(&spec.from, ignored, headers)? else { return Ok(None) };
+            let set = jwt::key_set(keys, spec).ok_or(Bypass::UnknownKey)?;
+            let claims = jwt::verify(spec, set, token, now)?;
+            claims_subject(spec, set, &claims, secret).map(Some)
+        }
+    }
+}
+
+/// All lines of the subject's field, which must be one if it is a credential.
+fn field_lines<'a>(
+    name: &HeaderName,
+    ignored: Ignored<'_>,
+    headers: &'a HeaderMap,
+) -> Result<Vec<&'a [u8]>, Bypass> {
+    if ignored.field(name) {
+        return Ok(Vec::new());
+    }
+    let lines: Vec<&[u8]> = headers.get_all(name).iter().map(HeaderValue::as_bytes).collect();
+    if lines.len() > 1 && speaks_for_somebody(name) {
+        return Err(Bypass::AmbiguousCredential);
+    }
+    Ok(lines)
+}
+
+/// Every cookie that is forwarded, as one line.
+fn all_cookies(ignored: Ignored<'_>, headers: &HeaderMap) -> Option<Vec<u8>> {
+    if ignored.field(&header::COOKIE) {
+        return None;
+    }
+    let pieces: Vec<&[u8]> = cookies(headers).filter(|c| !ignored.cookie(c)).map(|c| c.piece).collect();
+    (!pieces.is_empty()).then(|| pieces.join(&b"; "[..]))
+}
+
+fn cookie_value<'a>(
+    name: &str,
+    ignored: Ignored<'_>,
+    headers: &'a HeaderMap,
+) -> Result<Option<&'a [u8]>, Bypass> {
+    if ignored.field(&header::COOKIE) {
+        return Ok(None);
+    }
+    let mut named = cookies(headers).filter(|cookie| cookie.is_named(name) && !ignored.cookie(cookie));
+    match (named.next(), named.next()) {
+        (None, _) => Ok(None),
+        (Some(cookie), None) if !cookie.is_unclear() => Ok(Some(cookie.value)),
+        _ => Err(Bypass::AmbiguousCredential),
+    }
+}
+
+/// RFC 6750 §2.1: the scheme is case-insensitive. `Authorization` must name it; another field may.
+fn find_token<'a>(
+    from: &TokenSource,
+    ignored: Ignored<'_>,
+    headers: &'a HeaderMap,
+) -> Result<Option<&'a [u8]>, Bypass> {
+    let name = match from {
+        TokenSource::Cookie(name) => return cookie_value(name, ignored, headers),
+        TokenSource::Header(name) => name,
+    };
+    if ignored.field(name) {
+        return Ok(None);
+    }
+    let mut lines = headers.get_all(name).iter();
+    let line = match (lines.next(), lines.next()) {
+        (None, _) => return Ok(None),
+        (Some(line), None) => line.as_bytes().trim_ascii(),
+        (Some(_), Some(_)) => return Err(Bypass::AmbiguousCredential),
+    };
+    match line.split_at_checked(7) {
+        Some((scheme, token)) if scheme.eq_ignore_ascii_case(b"bearer ") => Ok(Some(token.trim_ascii())),
+        _ if *name == header::AUTHORIZATION => Err(Bypass::UnverifiedToken),
+        _ => Ok(Some(line)),
+    }
+}
+
+/// A subject that only the holder of the same value can be.
+fn hashed(secret: &[u8; 32], kind: &str, source: &str, values: &[impl AsRef<[u8]>]) -> Subject {
+    let mut digest = subject_digest(secret, kind, source);
+    digest.count(label::COUNT, values.len());
+    for value in values {
+        digest.part(label::VALUE, value.as_ref());
+    }
+    Subject { digest: digest.finish(), anonymous: false, claims: Vec::new() }
+}
+
+fn subject_digest(secret: &[u8; 32], kind: &str, source: &str) -> Digest {
+    let mut digest = Digest::new(secret, "weir subject 1");
+    digest.part(label::KIND, kind.as_bytes()).part(label::SOURCE, source.as_bytes());
+    digest
+}
+
+fn claims_subject(
+    spec: &JwtSpec,
+    set: &KeySet,
+    claims: &Map<String, Value>,
+    secret: &[u8; 32],
+) -> Result<Subject, Bypass> {
+    let mut digest = match &spec.from {
+        TokenSource::Header(name) => subject_digest(secret, "jwt header", name.as_str()),
+        TokenSource::Cookie(name) => subject_digest(secret, "jwt cookie", name),
+    };
+    digest.part(label::KEYS, set.name.as_bytes());
+    // RFC 7519 §4.1.2: `sub` is unique within its issuer only.
+    let issuer = claims.get("iss").and_then(jwt::canonical);
+    digest.maybe(label::ISSUER, issuer.as_deref().map(str::as_bytes));
+    digest.count(label::COUNT, spec.claims.len());
+    let mut values = Vec::new();
+    for name in &spec.claims {
+        let value = claims.get(name).ok_or(Bypass::MissingClaim)?;
+        let text = jwt::canonical(value).ok_or(Bypass::MissingClaim)?;
+        digest.part(label::CLAIM, name.as_bytes()).part(label::VALUE, text.as_bytes());
+        values.extend(jwt::tag_values(value).into_iter().map(|text| (name.clone(), text)));
+    }
+    // Without a single claim everybody with a valid token would be the same person.
+    if spec.claims.is_empty() {
+        return Err(Bypass::MissingClaim);
+    }
+    Ok(Subject { digest: digest.finish(), anonymous: false, claims: values })
+}
+
+#[cfg(test)]
+mod tests;

@@ -14,16 +14,33 @@
 //! T@<hex>                  tag T narrowed to one subject (rules with subject = "same")
 //! ```
 
+mod entry;
+mod expand;
+mod fingerprint;
+mod name;
+mod paths;
+mod purge;
+mod response;
+mod template;
+
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use http::HeaderMap;
-use http::request::Parts;
 use serde_json::Value;
 
+pub(crate) use self::name::hex;
+pub use self::paths::PathPattern;
+pub use self::template::{JsonPath, JsonStep, Part, Source, TagTemplate};
 use super::path::{PathParams, PathTemplate};
 use super::route::{Matcher, Route};
-use super::subject::{KeySets, Subject};
-use crate::semantics::timestamp::Timestamp;
+use super::subject::{Subject, SubjectSpec};
+
+/// The family of tags that responses carry in fields of their own.
+const HEADER_FAMILY: &str = "header";
+
+/// Most names that a [`TagSet`] keeps for logs.
+const MAX_LOGGED_NAMES: usize = 64;
 
 /// A tag's 64-bit hash, keyed with the namespace's secret.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -31,77 +48,13 @@ pub struct Tag(pub u64);
 
 impl Tag {
     /// Hashes a canonical name.
-    pub fn of(_secret: &[u8; 32], _name: &str) -> Tag {
-        unimplemented!()
-    }
-}
-
-/// `session:{query.session_id}`: a family and the places its value comes from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TagTemplate {
-    /// As typed.
-    pub text: Arc<str>,
-    /// What precedes the first `:`.
-    pub family: Arc<str>,
-    /// Literal text and placeholders after the `:`.
-    pub parts: Vec<Part>,
-}
-
-/// A piece of a template.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Part {
-    /// Text.
-    Literal(String),
-    /// A value.
-    Value(Source),
-}
-
-/// Where a value comes from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Source {
-    /// `{path.id}`
-    Path(String),
-    /// `{query.session_id}`; every occurrence is a value.
-    Query(String),
-    /// `{header.x-tenant}`
-    Header(http::HeaderName),
-    /// `{subject}`: the caller's digest in hex.
-    Subject,
-    /// `{claim.sub}`
-    Claim(String),
-    /// `{request.session_id}`: JSON request body.
-    Request(JsonPath),
-    /// `{response.items[*].id}`: JSON response body.
-    Response(JsonPath),
-}
-
-/// `items[*].id`, `[*].id`, `session_id`, `a.b[0].c`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct JsonPath(pub Vec<JsonStep>);
-
-/// One step.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum JsonStep {
-    /// `.name`
-    Member(String),
-    /// `[3]`
-    Index(usize),
-    /// `[*]`
-    Each,
-}
-
-impl TagTemplate {
-    /// Compiles; errors name what is allowed. A placeholder needs a literal `family:` before it.
-    pub fn parse(_text: &str) -> Result<TagTemplate, String> {
-        unimplemented!()
-    }
-    /// Whether it needs the JSON request body / response body.
-    pub fn needs_request_body(&self) -> bool {
-        self.parts.iter().any(|p| matches!(p, Part::Value(Source::Request(_))))
-    }
-    /// See [`TagTemplate::needs_request_body`].
-    pub fn needs_response_body(&self) -> bool {
-        self.parts.iter().any(|p| matches!(p, Part::Value(Source::Response(_))))
+    pub fn of(secret: &[u8; 32], name: &str) -> Tag {
+        let mut hasher = blake3::Hasher::new_keyed(secret);
+        hasher.update(b"weir tag 1\0");
+        hasher.update(name.as_bytes());
+        let mut head = [0; 8];
+        hasher.finalize_xof().fill(&mut head);
+        Tag(u64::from_le_bytes(head))
     }
 }
 
@@ -152,17 +105,6 @@ pub struct PurgeRule {
     pub settle: std::time::Duration,
 }
 
-/// A purge's path.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum PathPattern {
-    /// One path, possibly with the rule's own parameters: `/transactions/{id}`.
-    Exact(PathTemplate),
-    /// A path and all below: `/reports/**`.
-    Below(PathTemplate),
-    /// Inner wildcards: `/users/*/orders`.
-    Glob(PathTemplate),
-}
-
 /// All purge rules together with what they demand of entries.
 #[derive(Debug, Default)]
 pub struct TagPlan {
@@ -171,9 +113,21 @@ pub struct TagPlan {
     /// Fingerprint of every tag template and purge rule (DESIGN §4.2); never 0.
     pub fingerprint: u64,
     /// Distinct subject specs of all routes (for `subject = "same"`), filled by [`TagPlan::new`].
-    pub subject_specs: Vec<super::subject::SubjectSpec>,
+    pub subject_specs: Vec<SubjectSpec>,
     /// Most tags per entry; over it, families fall to their wildcard.
     pub max_tags: usize,
+    /// Distinct patterns with inner wildcards that some rule purges.
+    globs: Vec<PathTemplate>,
+    narrowed: Narrowed,
+}
+
+/// What rules with `subject = "same"` aim at: entries carry these tags once more, narrowed to their own subject.
+#[derive(Debug, Default)]
+struct Narrowed {
+    /// Families and bare words.
+    families: BTreeSet<Arc<str>>,
+    paths: bool,
+    routes: bool,
 }
 
 /// What a purge names: canonical names and their hashes.
@@ -186,66 +140,41 @@ pub struct TagSet {
 }
 
 impl TagPlan {
-    /// Compiles the plan and its fingerprint from routes and rules.
-    pub fn new(_routes: &[Arc<Route>], _rules: Vec<PurgeRule>, _max_tags: usize) -> TagPlan {
-        unimplemented!()
+    /// Compiles the plan and its fingerprint from routes and rules. A `max_tags` below what an entry needs at the
+    /// least (its path's depth and some) only means that every family falls to its wildcard at once.
+    pub fn new(routes: &[Arc<Route>], rules: Vec<PurgeRule>, max_tags: usize) -> TagPlan {
+        let mut plan = TagPlan {
+            fingerprint: fingerprint::fingerprint(routes, &rules, max_tags),
+            max_tags,
+            ..TagPlan::default()
+        };
+        let mut seen = BTreeSet::new();
+        for route in routes.iter().filter(|route| !route.public) {
+            if seen.insert(fingerprint::subject_text(&route.subject)) {
+                plan.subject_specs.push(route.subject.clone());
+            }
+        }
+        for rule in &rules {
+            for pattern in &rule.paths {
+                if let PathPattern::Glob(template) = pattern
+                    && !plan.globs.contains(template)
+                {
+                    plan.globs.push(template.clone());
+                }
+            }
+            if rule.same_subject {
+                plan.narrowed.families.extend(rule.tags.iter().map(|tag| tag.family.clone()));
+                plan.narrowed.paths |= !rule.paths.is_empty();
+                plan.narrowed.routes |= !rule.routes.is_empty();
+            }
+        }
+        plan.rules = rules;
+        plan
     }
 
     /// Whether entries of this route need their JSON response parsed.
     pub fn route_needs_response(&self, route: &Route) -> bool {
         route.tags.iter().any(TagTemplate::needs_response_body)
-    }
-
-    /// The tags of an entry about to be stored: `*`, its route, path, ancestors, subject, template tags with
-    /// family rules, header tags, and the narrowed composites the rules demand. `response_headers` are as received.
-    pub fn entry_tags(
-        &self,
-        _secret: &[u8; 32],
-        _route: &Route,
-        _facts: &Facts<'_>,
-        _response_headers: &HeaderMap,
-    ) -> Vec<Tag> {
-        unimplemented!()
-    }
-
-    /// The tags that are known before the response: a flight whose stamp these void is not worth joining.
-    pub fn request_tags(&self, _secret: &[u8; 32], _route: &Route, _facts: &Facts<'_>) -> Vec<Tag> {
-        unimplemented!()
-    }
-
-    /// The rules that match a mutation, each with what its template captured.
-    pub fn matching(&self, _parts: &Parts, _host: &str) -> Vec<(&PurgeRule, PathParams)> {
-        unimplemented!()
-    }
-
-    /// Everything a mutation purges: its own URI (`path:`), same-origin `Location`/`Content-Location` (from
-    /// `response_headers`, RFC 9111 §4.4), and the union over `rules`. Unknown values widen to their family, an
-    /// unknown caller to every subject.
-    #[allow(clippy::too_many_arguments)]
-    pub fn mutation_tags(
-        &self,
-        _secret: &[u8; 32],
-        _rules: &[(&PurgeRule, PathParams)],
-        _facts: &Facts<'_>,
-        _host: &str,
-        _response_headers: Option<&HeaderMap>,
-        _keys: &KeySets,
-        _now: Timestamp,
-    ) -> TagSet {
-        unimplemented!()
-    }
-
-    /// A purge from the admin API: `tags` as an operator writes them (`session:abc`, `dashboard:*`), `paths`
-    /// (`/x`, `/x/**`, or a glob that some rule declares), `routes`, `subject` digests. The error names what is allowed.
-    pub fn named(
-        &self,
-        _secret: &[u8; 32],
-        _tags: &[String],
-        _paths: &[String],
-        _routes: &[String],
-        _known_routes: &[&str],
-    ) -> Result<TagSet, String> {
-        unimplemented!()
     }
 
     /// The tag that every entry carries.
@@ -254,5 +183,18 @@ impl TagPlan {
     }
 }
 
+impl TagSet {
+    /// Hashes canonical names; keeps the first of them for logs.
+    pub fn from_names(secret: &[u8; 32], names: BTreeSet<String>) -> TagSet {
+        let mut tags: Vec<Tag> = names.iter().map(|name| Tag::of(secret, name)).collect();
+        tags.sort_unstable();
+        tags.dedup();
+        TagSet { tags, names: names.into_iter().take(MAX_LOGGED_NAMES).collect() }
+    }
+}
+
 /// Tag-carrying response fields, removed before an answer leaves Weir.
 pub const TAG_FIELDS: [&str; 4] = ["surrogate-key", "cache-tag", "xkey", "cache-groups"];
+
+#[cfg(test)]
+mod tests;
