@@ -25,6 +25,9 @@ mod wanted;
 
 pub mod upgrade;
 
+pub mod forwarded;
+pub mod upgrade;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;

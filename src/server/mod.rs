@@ -1,8 +1,32 @@
 //! Listeners: HTTP/1.1 and HTTP/2 (prior knowledge) on one port, limits, drain.
+//!
+//! ```text
+//! accept (within the limit) ─► first bytes tell the protocol ─► hyper ─► refuse the ambiguous ─► handler
+//!    │                             └──────── watchdog: head in time, idle not too long ────────┘
+//!    └─ drain: stop accepting ─► every connection finishes what it has ─► deadline ─► cut and count
+//! ```
+//!
+//! Invariants: no client can hold a connection without sending requests for longer than the limits; a handler's
+//! panic is one failed request; an answer whose body failed is never ended as if it were whole. What it lacks:
+//! TLS, HTTP/3, the `Upgrade: h2c` dance (prior knowledge only), PROXY protocol, a limit on how slowly a client may
+//! read an answer or send a body (the upstream's timeouts end the latter).
+
+mod activity;
+mod check;
+mod connection;
+mod wire;
 
 use std::future::Future;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
+
+pub use check::{Refusal, ambiguous, settle};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -12,9 +36,9 @@ use crate::body::Body;
 /// Limits of one listener.
 #[derive(Debug, Clone)]
 pub struct ServerLimits {
-    /// From accept (or the last response) to a complete request head, default 30 s. Silent clients are closed.
+    /// From accept (or a later request's first byte) to a complete head, default 30 s. Silent clients are closed.
     pub header_timeout: Duration,
-    /// Idle keep-alive, default 75 s.
+    /// From the end of a response to the next request's first byte, default 75 s.
     pub idle_timeout: Duration,
     /// Largest request head, bytes, default 64 KiB; beyond it 431.
     pub max_header_bytes: usize,
@@ -44,4 +68,89 @@ pub enum Drained {
     Clean,
     /// The deadline passed with this many connections open; they were cut.
     Cut(usize),
+}
+
+/// Keeps a connection under the listener's limit after it was upgraded. Found in the extensions of requests that
+/// carry `Upgrade`; whoever takes the connection over holds it for as long.
+#[derive(Debug, Clone)]
+pub struct Hold(#[allow(dead_code, reason = "held for its drop")] Arc<OwnedSemaphorePermit>);
+
+/// What the connections are to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Serving,
+    /// Finish what is under way.
+    Draining,
+    /// End at once.
+    Cut,
+}
+
+/// How long accepting pauses when the process has run out of something (file descriptors, memory).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How long cut connections have to be gone.
+const CUT_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Serves the listener until `drain` is cancelled and the requests in flight have ended, at most `drain_timeout`
+/// after that. Upgraded connections are not waited for: whoever copies their bytes ends them.
+pub async fn serve<H: Handler>(
+    listener: TcpListener,
+    limits: ServerLimits,
+    handler: H,
+    drain: CancellationToken,
+    drain_timeout: Duration,
+) -> Drained {
+    let handler = Arc::new(handler);
+    let slots = Arc::new(Semaphore::new(limits.max_connections.clamp(1, Semaphore::MAX_PERMITS)));
+    let limits = Arc::new(limits);
+    let (orders, phase) = watch::channel(Phase::Serving);
+    let tasks = TaskTracker::new();
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = drain.cancelled() => break,
+            accepted = accept(&listener, &slots) => accepted,
+        };
+        let Some((stream, addr, hold)) = accepted else { break };
+        let peer = Peer { addr };
+        tasks.spawn(connection::serve(stream, peer, handler.clone(), limits.clone(), hold, phase.clone()));
+    }
+    drop(listener);
+    tasks.close();
+    orders.send_replace(Phase::Draining);
+    if timeout(drain_timeout, tasks.wait()).await.is_ok() {
+        return Drained::Clean;
+    }
+    let cut = tasks.len();
+    orders.send_replace(Phase::Cut);
+    if timeout(CUT_PATIENCE, tasks.wait()).await.is_err() {
+        tracing::warn!(connections = tasks.len(), "connections did not end although they were cut");
+    }
+    if cut == 0 { Drained::Clean } else { Drained::Cut(cut) }
+}
+
+/// The next connection, once there is room for it. `None` never comes to pass: the semaphore stays open.
+async fn accept(listener: &TcpListener, slots: &Arc<Semaphore>) -> Option<(TcpStream, SocketAddr, Hold)> {
+    let slot = slots.clone().acquire_owned().await.ok()?;
+    loop {
+        match listener.accept().await {
+            Ok((stream, addr)) => return Some((stream, addr, Hold(Arc::new(slot)))),
+            // That client left before it was accepted; the next may not have.
+            Err(error) if of_one_client(&error) => {
+                tracing::debug!(%error, "a client left before it was accepted");
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept connections; trying again");
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+fn of_one_client(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind;
+    matches!(
+        error.kind(),
+        ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset | ErrorKind::ConnectionRefused
+    )
 }

@@ -1,13 +1,44 @@
 //! The backend: kept-alive connections, timeouts, retries, and errors that say what happened.
+//!
+//! ```text
+//! send ─► fit (HTTP/1.1, origin form, Host, length) ─► checkout ─► attempt ─► response
+//!                                                         ▲           │ not taken, or closed under us:
+//!                                                         └── fresh ──┘ once, and only if that is harmless
+//! ```
+//!
+//! Invariants: an unsafe request is on the wire at most once; a response body ends cleanly only if the upstream
+//! ended it so; a connection whose exchange did not end whole is closed. What it lacks: HTTP/2 to the upstream,
+//! several upstreams, forwarding of `103 Early Hints`.
 
+mod connect;
+mod fit;
 pub mod jwks;
 pub mod pool;
+mod request_body;
+mod response_body;
+#[cfg(test)]
+mod tests;
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Request, Response, StatusCode};
+use http::header::{CONNECTION, TRANSFER_ENCODING, UPGRADE};
+use http::{Method, Request, Response, StatusCode, Version};
+use http_body::Body as _;
+use hyper::body::Incoming;
+use tokio::time::{Instant, timeout_at};
 
+use self::connect::Connector;
+use self::fit::Fitted;
+use self::pool::{Lease, Pool, Want};
+use self::request_body::{Outgoing, Upload};
+use self::response_body::ResponseBody;
+pub use self::response_body::ResponseBodyError;
 use crate::body::Body;
+
+/// How long a client's `Expect: 100-continue` is held up for an upstream that says nothing (RFC 9110 §10.1.1 lets
+/// nobody wait for ever; curl waits as long).
+const CONTINUE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Settings, as `config` gives them.
 #[derive(Debug, Clone)]
@@ -91,29 +122,203 @@ impl UpstreamError {
 /// The backend.
 #[derive(Debug)]
 pub struct Upstream {
-    #[allow(dead_code)]
     config: UpstreamConfig,
+    pool: Arc<Pool>,
+    /// `Host` of the upstream itself.
+    authority: http::HeaderValue,
+}
+
+/// Marks a response whose content is ended by the connection's end alone (in its extensions): a part cannot be
+/// told from the whole (RFC 9112 §8).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CloseDelimited;
+
+/// How an attempt failed.
+enum Failure {
+    /// The connection closed before it took the request: here it is again, untouched.
+    Unsent(Box<Request<Outgoing>>, String),
+    /// Some of it may have been sent, and the connection ended without an answer.
+    Broken(UpstreamError),
+    /// No use trying again.
+    Final(UpstreamError),
 }
 
 impl Upstream {
     /// No connection is made yet. The error names a bad CA file.
-    pub fn new(_config: UpstreamConfig) -> Result<Upstream, String> {
-        unimplemented!()
+    pub fn new(config: UpstreamConfig) -> Result<Upstream, String> {
+        let authority = fit::authority(&config.origin)?;
+        let pool = Pool::new(Connector::new(&config)?, &config);
+        Ok(Upstream { config, pool, authority })
     }
     /// Its settings.
     pub fn config(&self) -> &UpstreamConfig {
         &self.config
     }
+    /// Connections open now, and idle among them.
+    pub fn connections(&self) -> (usize, usize) {
+        self.pool.connections()
+    }
+
     /// Sends one request, given in origin form with its fields already made fit for forwarding; waits for the
     /// head. A safe request without a body is retried once if a kept-alive connection turned out closed;
     /// others never, unless nothing was sent. The response body ends with an error if it is cut off or idles too
     /// long; dropping it ends the exchange. Upgrades: `hyper::upgrade::on` works on the response.
-    /// `Expect: 100-continue` is carried end to end.
-    pub async fn send(&self, _request: Request<Body>) -> Result<Response<Body>, UpstreamError> {
-        unimplemented!()
+    /// `Expect: 100-continue` is carried end to end. The request's extensions are not.
+    pub async fn send(&self, request: Request<Body>) -> Result<Response<Body>, UpstreamError> {
+        let host = (!self.config.preserve_host).then_some(&self.authority);
+        let Fitted { mut request, upload } = fit::fit(request, host, &self.authority);
+        let repeatable = upload.is_none() && request.method().is_safe();
+        let mut want = if repeatable { Want::Any } else { Want::Recent };
+        loop {
+            let lease = self.pool.checkout(want).await?;
+            let reused = lease.reused();
+            let copy = (reused && repeatable).then(|| head_again(&request));
+            // The second time round the connection is fresh, so this ends.
+            want = Want::Fresh;
+            request = match self.attempt(lease, request, upload.as_ref()).await {
+                Ok(response) => return Ok(response),
+                Err(Failure::Unsent(request, _)) if reused => *request,
+                // Not one byte went out, so this is a connection that never was.
+                Err(Failure::Unsent(_, why)) => return Err(UpstreamError::Connect(why)),
+                Err(Failure::Broken(error)) => copy.ok_or(error)?,
+                Err(Failure::Final(error)) => return Err(error),
+            };
+        }
     }
-    /// Connections open now, and idle among them.
-    pub fn connections(&self) -> (usize, usize) {
-        (0, 0)
+
+    async fn attempt(
+        &self,
+        mut lease: Lease,
+        request: Request<Outgoing>,
+        upload: Option<&Arc<Upload>>,
+    ) -> Result<Response<Body>, Failure> {
+        let method = request.method().clone();
+        let upgrading = request.headers().contains_key(UPGRADE);
+        let sending = lease.sender().try_send_request(request);
+        let response = match self.head(sending, upload.map(Arc::as_ref)).await? {
+            Ok(response) => response,
+            Err(mut error) => {
+                return Err(match error.take_message() {
+                    Some(request) => Failure::Unsent(Box::new(request), describe(&error.into_error())),
+                    None => classify(&error.into_error()),
+                });
+            }
+        };
+        if let Some(upload) = upload {
+            upload.refuse();
+        }
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            if !upgrading {
+                let why = "101 Switching Protocols, which nobody asked for".to_owned();
+                return Err(Failure::Final(UpstreamError::Protocol(why)));
+            }
+            let mut response = response.map(|_| Body::Empty);
+            response.extensions_mut().insert(lease.into_upgraded());
+            return Ok(response);
+        }
+        self.answer(&method, response, lease, upload.cloned()).map_err(Failure::Final)
     }
+
+    /// Waits for the head. The budget starts anew whenever the request body moves: an upload is no silence.
+    async fn head<F: Future>(&self, sending: F, upload: Option<&Upload>) -> Result<F::Output, Failure> {
+        let budget = self.config.first_byte_timeout;
+        if budget.is_zero() && upload.is_none() {
+            return Ok(sending.await);
+        }
+        // "None" is a century: long enough, and within what a timer can hold.
+        let budget = if budget.is_zero() { Duration::from_secs(100 * 365 * 86_400) } else { budget };
+        let start = Instant::now();
+        let mut until = start + budget;
+        if upload.is_some_and(Upload::held) {
+            until = start + budget.min(CONTINUE_PATIENCE);
+        }
+        tokio::pin!(sending);
+        loop {
+            if let Ok(done) = timeout_at(until, &mut sending).await {
+                return Ok(done);
+            }
+            let Some(upload) = upload else { break };
+            upload.open();
+            until = upload.last_moved().max(start) + budget;
+            if until <= Instant::now() {
+                break;
+            }
+        }
+        Err(Failure::Final(match upload {
+            Some(upload) if !upload.done() && upload.awaiting_client() => {
+                UpstreamError::RequestBody(format!("nothing came for {budget:?}"))
+            }
+            _ => UpstreamError::FirstByteTimeout(budget),
+        }))
+    }
+
+    /// Judges the response's framing and ties its body to the connection.
+    fn answer(
+        &self,
+        method: &Method,
+        mut response: Response<Incoming>,
+        lease: Lease,
+        upload: Option<Arc<Upload>>,
+    ) -> Result<Response<Body>, UpstreamError> {
+        let chunked = fit::only_chunked(response.headers());
+        if !chunked && response.headers().contains_key(TRANSFER_ENCODING) {
+            // Nobody asked for another coding (no `TE`), and without its name the content is garbage.
+            let why = "a transfer coding other than chunked".to_owned();
+            return Err(UpstreamError::Protocol(why));
+        }
+        let until_close =
+            !response.body().is_end_stream() && !chunked && !fit::has_length(response.headers());
+        if until_close {
+            response.extensions_mut().insert(CloseDelimited);
+        }
+        let reusable = !until_close
+            && response.version() == Version::HTTP_11
+            && !fit::lists(response.headers(), &CONNECTION, "close");
+        let (parts, incoming) = response.into_parts();
+        let body = if incoming.is_end_stream() {
+            if reusable && upload.is_none_or(|u| u.done()) {
+                lease.give_back();
+            }
+            match fit::content_length(&parts.headers) {
+                Some(length) if method == Method::HEAD => Body::Head(length),
+                _ => Body::Empty,
+            }
+        } else {
+            Body::stream(ResponseBody::new(incoming, lease, upload, reusable, self.config.idle_timeout))
+        };
+        Ok(Response::from_parts(parts, body))
+    }
+}
+
+/// The same request once more; only for those without content.
+fn head_again(request: &Request<Outgoing>) -> Request<Outgoing> {
+    let mut copy = Request::new(Outgoing::empty());
+    *copy.method_mut() = request.method().clone();
+    *copy.uri_mut() = request.uri().clone();
+    *copy.headers_mut() = request.headers().clone();
+    copy
+}
+
+/// What hyper's failure means here.
+fn classify(error: &hyper::Error) -> Failure {
+    let why = describe(error);
+    if error.is_user() {
+        Failure::Final(UpstreamError::RequestBody(why))
+    } else if error.is_parse() {
+        Failure::Final(UpstreamError::Protocol(why))
+    } else {
+        Failure::Broken(UpstreamError::Closed(why))
+    }
+}
+
+/// An error with its causes: hyper's own text stops at the first.
+fn describe(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
 }

@@ -1,1 +1,254 @@
 //! Kept-alive connections to one origin.
+//!
+//! Invariants: a connection is in exactly one place (an exchange's [`Lease`] or the idle stack); a handle that is
+//! dropped closes its connection; only an exchange that ended whole puts its connection back. The newest idle
+//! connection is used first, so that the surplus grows old and is closed. At most `max` exchanges hold a
+//! connection at once; an idle one is closed where a new one would go over the limit.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use hyper::client::conn::http1::SendRequest;
+use parking_lot::Mutex;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::AbortHandle;
+use tokio::time::{Instant, timeout};
+
+use super::connect::Connector;
+use super::request_body::Outgoing;
+use super::{UpstreamConfig, UpstreamError};
+
+/// A request that must not be repeated goes out only on a connection used this recently, or on a new one: the
+/// longer a connection idled, the likelier the upstream is closing it at this very moment.
+const RECENT: Duration = Duration::from_secs(1);
+
+/// How long a connection that was put back may take to notice that its exchange is over.
+const SETTLE: Duration = Duration::from_millis(100);
+
+/// Which connection will do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Want {
+    /// Any that is alive.
+    Any,
+    /// One used a moment ago, or a new one.
+    Recent,
+    /// A new one.
+    Fresh,
+}
+
+/// The connections of one origin.
+#[derive(Debug)]
+pub(super) struct Pool {
+    connector: Connector,
+    keep_alive: Duration,
+    /// How long a request waits for its turn.
+    patience: Duration,
+    max: usize,
+    turns: Arc<Semaphore>,
+    open: Arc<AtomicUsize>,
+    idle: Mutex<Idle>,
+}
+
+#[derive(Debug, Default)]
+struct Idle {
+    /// Oldest first.
+    stack: VecDeque<(Instant, Conn)>,
+    /// A reaper task is about.
+    reaping: bool,
+}
+
+/// An open connection. Dropping it closes it.
+#[derive(Debug)]
+struct Conn {
+    sender: SendRequest<Outgoing>,
+    task: Task,
+    counted: Counted,
+}
+
+/// Aborts the connection's task when dropped, which closes the socket at once.
+#[derive(Debug)]
+struct Task(Option<AbortHandle>);
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        if let Some(task) = self.0.take() {
+            task.abort();
+        }
+    }
+}
+
+/// One in the count of open connections.
+#[derive(Debug)]
+pub(super) struct Counted(Arc<AtomicUsize>);
+
+impl Counted {
+    fn new(open: &Arc<AtomicUsize>) -> Counted {
+        open.fetch_add(1, Ordering::AcqRel);
+        Counted(open.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+impl Pool {
+    pub(super) fn new(connector: Connector, config: &UpstreamConfig) -> Arc<Pool> {
+        let max = config.max_connections.clamp(1, Semaphore::MAX_PERMITS);
+        Arc::new(Pool {
+            connector,
+            keep_alive: config.keep_alive,
+            patience: config.connect_timeout,
+            max,
+            turns: Arc::new(Semaphore::new(max)),
+            open: Arc::new(AtomicUsize::new(0)),
+            idle: Mutex::new(Idle::default()),
+        })
+    }
+
+    /// A connection for one exchange.
+    pub(super) async fn checkout(self: &Arc<Self>, want: Want) -> Result<Lease, UpstreamError> {
+        let turn = self.turn().await?;
+        while let Some(mut conn) = self.pop(want) {
+            if conn.usable().await {
+                return Ok(Lease { conn, turn, pool: self.clone(), reused: true });
+            }
+        }
+        self.make_room();
+        let counted = Counted::new(&self.open);
+        let (sender, task) = self.connector.connect().await?;
+        let conn = Conn { sender, task: Task(Some(task)), counted };
+        Ok(Lease { conn, turn, pool: self.clone(), reused: false })
+    }
+
+    /// Open connections (those being made included), and idle ones among them.
+    pub(super) fn connections(&self) -> (usize, usize) {
+        let idle = self.idle.lock().stack.len();
+        (self.open.load(Ordering::Acquire).max(idle), idle)
+    }
+
+    async fn turn(&self) -> Result<OwnedSemaphorePermit, UpstreamError> {
+        if let Ok(turn) = self.turns.clone().try_acquire_owned() {
+            return Ok(turn);
+        }
+        match timeout(self.patience, self.turns.clone().acquire_owned()).await {
+            Ok(Ok(turn)) => Ok(turn),
+            // The semaphore is never closed; if it were, nobody would get a turn.
+            Ok(Err(_)) | Err(_) => Err(UpstreamError::Busy),
+        }
+    }
+
+    /// The newest idle connection that will do.
+    fn pop(&self, want: Want) -> Option<Conn> {
+        let longest = match want {
+            Want::Any => self.keep_alive,
+            Want::Recent => self.keep_alive.min(RECENT),
+            Want::Fresh => return None,
+        };
+        let mut idle = self.idle.lock();
+        let (since, _) = idle.stack.back()?;
+        // If the newest is too old, all are. The reaper closes those past `keep_alive`.
+        if since.elapsed() >= longest {
+            return None;
+        }
+        idle.stack.pop_back().map(|(_, conn)| conn)
+    }
+
+    /// Closes idle connections where one more would go over the limit.
+    fn make_room(&self) {
+        while self.open.load(Ordering::Acquire) >= self.max {
+            let Some(oldest) = self.idle.lock().stack.pop_front() else { break };
+            drop(oldest);
+        }
+    }
+
+    fn put(self: &Arc<Self>, conn: Conn) {
+        if self.keep_alive.is_zero() || conn.sender.is_closed() {
+            return;
+        }
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        let mut idle = self.idle.lock();
+        idle.stack.push_back((Instant::now(), conn));
+        if !std::mem::replace(&mut idle.reaping, true) {
+            runtime.spawn(reap(Arc::downgrade(self)));
+        }
+    }
+
+    /// Closes what idled too long; when to look again, or `None` when nothing is left.
+    fn drop_expired(&self) -> Option<Instant> {
+        let mut expired = Vec::new();
+        let mut idle = self.idle.lock();
+        let next = loop {
+            match idle.stack.front() {
+                Some((since, conn)) if since.elapsed() >= self.keep_alive || conn.sender.is_closed() => {
+                    expired.extend(idle.stack.pop_front());
+                }
+                Some((since, _)) => break Some(*since + self.keep_alive),
+                None => break None,
+            }
+        };
+        idle.reaping = next.is_some();
+        drop(idle); // before the connections: closing them needs no lock
+        next
+    }
+}
+
+/// Closes idle connections when their time is up, also when no request comes; ends when there are none.
+async fn reap(pool: Weak<Pool>) {
+    loop {
+        let Some(next) = pool.upgrade().and_then(|pool| pool.drop_expired()) else { return };
+        tokio::time::sleep_until(next).await;
+    }
+}
+
+impl Conn {
+    /// Alive, and done with the exchange before.
+    async fn usable(&mut self) -> bool {
+        if self.sender.is_closed() {
+            return false;
+        }
+        self.sender.is_ready() || matches!(timeout(SETTLE, self.sender.ready()).await, Ok(Ok(())))
+    }
+}
+
+/// A connection in the hands of one exchange. Dropped, it closes the connection.
+#[derive(Debug)]
+pub(super) struct Lease {
+    conn: Conn,
+    turn: OwnedSemaphorePermit,
+    pool: Arc<Pool>,
+    reused: bool,
+}
+
+impl Lease {
+    pub(super) fn sender(&mut self) -> &mut SendRequest<Outgoing> {
+        &mut self.conn.sender
+    }
+
+    /// It had served a request before, so the upstream may have closed it since.
+    pub(super) fn reused(&self) -> bool {
+        self.reused
+    }
+
+    /// The exchange ended whole: others may use the connection.
+    pub(super) fn give_back(self) {
+        let Lease { conn, turn, pool, .. } = self;
+        pool.put(conn);
+        drop(turn); // after the connection is back, so that whoever waits for a turn finds it
+    }
+
+    /// The connection speaks another protocol from now on; it stays counted until the answer is dropped.
+    pub(super) fn into_upgraded(mut self) -> Held {
+        self.conn.task.0 = None;
+        Held(Arc::new((self.conn.counted, self.turn)))
+    }
+}
+
+/// Keeps an upgraded connection in the upstream's counts and under its limit. Found in the extensions of a `101`
+/// response; whoever copies the bytes holds it for as long.
+#[derive(Debug, Clone)]
+pub struct Held(#[allow(dead_code, reason = "held for its drop")] Arc<(Counted, OwnedSemaphorePermit)>);

@@ -1,0 +1,472 @@
+//! What changes in a message because it passes through Weir: hop-by-hop fields go, `Via` and `X-Forwarded-*` come,
+//! the target takes origin form, and every request gets a name.
+//!
+//! Invariant: of a peer that is not trusted nothing survives by which it could pass for another (`X-Forwarded-*`,
+//! `Forwarded`, `X-Real-IP`, and the same spelled with underscores, which CGI and WSGI cannot tell apart).
+
+use std::fmt::Write;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use http::header::{CONNECTION, EXPECT, HOST, TE, TRAILER, VIA};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderName, HeaderValue, Uri, Version, request, response};
+
+use crate::config::Trust;
+use crate::policy::tags::TAG_FIELDS;
+use crate::semantics::fields::strip_hop_by_hop;
+use crate::server::{Peer, settle};
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+
+/// Claims about the client that only a trusted proxy may make.
+const CLAIMS: [&str; 10] = [
+    "forwarded",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-port",
+    "x-forwarded-prefix",
+    "x-forwarded-proto",
+    "x-forwarded-scheme",
+    "x-forwarded-server",
+    "x-forwarded-ssl",
+    "x-real-ip",
+];
+
+/// Longest `X-Request-Id` that is believed, bytes.
+const LONGEST_ID: usize = 128;
+
+/// Makes a request fit for the upstream. `name` is Weir's name in `Via`. Whoever wants an upgrade to pass asks
+/// [`super::upgrade::requested`] before this and [`super::upgrade::restore`] after.
+pub fn prepare_request(parts: &mut request::Parts, peer: Peer, trust: &Trust, name: &str) {
+    let received = parts.version;
+    settle(&mut parts.uri, &mut parts.headers);
+    let trailers = wants_trailers(&parts.headers);
+    strip(&mut parts.headers);
+    if received < Version::HTTP_11 {
+        // RFC 9110 §10.1.1: an older client cannot mean it.
+        parts.headers.remove(EXPECT);
+    }
+    if trailers {
+        // RFC 9110 §10.1.4: `TE` is for this connection, so it is named in `Connection`.
+        parts.headers.insert(TE, HeaderValue::from_static("trailers"));
+        parts.headers.insert(CONNECTION, HeaderValue::from_static("te"));
+    }
+    add_forwarded(&mut parts.headers, peer, trusted(trust, peer.addr.ip()));
+    add_via(&mut parts.headers, received, name);
+    if parts.uri.scheme().is_some() || parts.uri.authority().is_some() {
+        let target = std::mem::take(&mut parts.uri).into_parts().path_and_query;
+        parts.uri = Uri::from(target.unwrap_or_else(|| PathAndQuery::from_static("/")));
+    }
+}
+
+/// Makes a response fit for the client: hop-by-hop and tag-carrying fields go, `Via` comes.
+pub fn prepare_response(parts: &mut response::Parts, name: &str) {
+    strip(&mut parts.headers);
+    for field in TAG_FIELDS {
+        parts.headers.remove(field);
+    }
+    add_via(&mut parts.headers, parts.version, name);
+}
+
+/// Whether this peer's word about the client counts.
+pub fn trusted(trust: &Trust, peer: IpAddr) -> bool {
+    match trust {
+        Trust::Nobody => false,
+        Trust::All => true,
+        Trust::Networks(networks) => networks.iter().any(|&(network, length)| within(peer, network, length)),
+    }
+}
+
+/// A name for the request in logs: the trace id of a valid `traceparent`, else a believable `X-Request-Id`, else
+/// one made here (`true`), which the caller sends upstream with [`name_request`].
+pub fn request_id(headers: &HeaderMap) -> (String, bool) {
+    let trace = headers.get(TRACEPARENT).and_then(|v| trace_id(v.as_bytes()));
+    let given = || headers.get(X_REQUEST_ID).map(HeaderValue::as_bytes).and_then(believable);
+    match trace.or_else(given) {
+        Some(id) => (id.to_owned(), false),
+        None => (make_id(), true),
+    }
+}
+
+/// Puts an id that was made here on the request.
+pub fn name_request(headers: &mut HeaderMap, id: &str) {
+    if let Ok(value) = HeaderValue::from_str(id) {
+        headers.insert(X_REQUEST_ID, value);
+    }
+}
+
+/// Strips what belongs to the connection. `Host` and `Trailer` stay even if `Connection` names them: the one is
+/// no option of any connection, the other is end-to-end and tells hyper which trailers to send.
+fn strip(headers: &mut HeaderMap) {
+    let host = headers.get(HOST).cloned();
+    let trailer: Vec<HeaderValue> = headers.get_all(TRAILER).iter().cloned().collect();
+    strip_hop_by_hop(headers);
+    if let Some(host) = host {
+        headers.insert(HOST, host);
+    }
+    headers.remove(TRAILER);
+    for value in trailer {
+        headers.append(TRAILER, value);
+    }
+}
+
+fn wants_trailers(headers: &HeaderMap) -> bool {
+    headers.get_all(TE).iter().any(|value| {
+        value.as_bytes().split(|&b| b == b',').any(|coding| {
+            let coding = coding.split(|&b| b == b';').next().unwrap_or_default();
+            coding.trim_ascii().eq_ignore_ascii_case(b"trailers")
+        })
+    })
+}
+
+fn add_forwarded(headers: &mut HeaderMap, peer: Peer, trusted: bool) {
+    if !trusted {
+        drop_claims(headers);
+    }
+    let mut route = joined(headers, &X_FORWARDED_FOR);
+    // Writing to a string cannot fail.
+    let _ = write!(route, "{}", peer.addr.ip().to_canonical());
+    if let Ok(value) = HeaderValue::from_str(&route) {
+        headers.insert(X_FORWARDED_FOR, value);
+    }
+    if !headers.contains_key(X_FORWARDED_PROTO) {
+        headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
+    }
+    if !headers.contains_key(X_FORWARDED_HOST)
+        && let Some(host) = headers.get(HOST).filter(|host| !host.is_empty()).cloned()
+    {
+        headers.insert(X_FORWARDED_HOST, host);
+    }
+}
+
+fn drop_claims(headers: &mut HeaderMap) {
+    for claim in CLAIMS {
+        headers.remove(claim);
+    }
+    let disguised: Vec<HeaderName> = headers
+        .keys()
+        .filter(|name| name.as_str().contains('_'))
+        .filter(|name| CLAIMS.contains(&name.as_str().replace('_', "-").as_str()))
+        .cloned()
+        .collect();
+    for name in disguised {
+        headers.remove(name);
+    }
+}
+
+/// `Via` says which version was received and by whom (RFC 9110 §7.6.3).
+fn add_via(headers: &mut HeaderMap, received: Version, name: &str) {
+    let mut via = joined(headers, &VIA);
+    via.push_str(match received {
+        Version::HTTP_09 => "0.9 ",
+        Version::HTTP_10 => "1.0 ",
+        Version::HTTP_2 => "2 ",
+        Version::HTTP_3 => "3 ",
+        _ => "1.1 ",
+    });
+    via.push_str(name);
+    if let Ok(value) = HeaderValue::from_str(&via) {
+        headers.insert(VIA, value);
+    }
+}
+
+/// All lines of a list field as one, with a comma after; empty where there is none (or nothing legible).
+fn joined(headers: &HeaderMap, name: &HeaderName) -> String {
+    let mut all = String::new();
+    for line in headers.get_all(name).iter().filter_map(|v| v.to_str().ok()).filter(|v| !v.trim().is_empty())
+    {
+        all.push_str(line.trim());
+        all.push_str(", ");
+    }
+    all
+}
+
+fn within(peer: IpAddr, network: IpAddr, length: u8) -> bool {
+    // A v4 client of a v6 socket shows as ::ffff:a.b.c.d.
+    match (peer.to_canonical(), network) {
+        (IpAddr::V4(peer), IpAddr::V4(network)) => {
+            same_prefix(u128::from(peer.to_bits()) << 96, u128::from(network.to_bits()) << 96, length.min(32))
+        }
+        (IpAddr::V6(peer), IpAddr::V6(network)) => same_prefix(peer.to_bits(), network.to_bits(), length),
+        (IpAddr::V4(peer), IpAddr::V6(network)) => {
+            let mapped: Ipv6Addr = peer.to_ipv6_mapped();
+            length >= 96 && same_prefix(mapped.to_bits(), network.to_bits(), length)
+        }
+        (IpAddr::V6(_), IpAddr::V4(_)) => false,
+    }
+}
+
+fn same_prefix(a: u128, b: u128, length: u8) -> bool {
+    let rest = 128_u32.saturating_sub(u32::from(length));
+    // A shift by all 128 bits is the empty prefix: everybody.
+    (a ^ b).checked_shr(rest).unwrap_or(0) == 0
+}
+
+/// The trace id of a valid `traceparent` (W3C Trace Context §3.2.2).
+fn trace_id(value: &[u8]) -> Option<&str> {
+    let lower_hex = |part: &[u8]| part.iter().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(b));
+    let zero = |part: &[u8]| part.iter().all(|&b| b == b'0');
+    let (head, rest) = value.split_at_checked(55)?;
+    let dashes = head[2] == b'-' && head[35] == b'-' && head[52] == b'-';
+    let (version, trace, parent, flags) = (&head[..2], &head[3..35], &head[36..52], &head[53..]);
+    let valid = dashes
+        && [version, trace, parent, flags].into_iter().all(lower_hex)
+        && version != b"ff"
+        && !zero(trace)
+        && !zero(parent)
+        // Later versions may say more after another dash; version 00 may not.
+        && (rest.is_empty() || (version != b"00" && rest[0] == b'-'));
+    if valid { std::str::from_utf8(trace).ok() } else { None }
+}
+
+/// An id that can go into a log as it is: short, visible ASCII.
+fn believable(value: &[u8]) -> Option<&str> {
+    let fits = !value.is_empty() && value.len() <= LONGEST_ID && value.iter().all(u8::is_ascii_graphic);
+    if fits { std::str::from_utf8(value).ok() } else { None }
+}
+
+/// 128 bits in hex, different for every request of every process: a counter, scrambled with a seed of the process.
+/// It is a name, not a secret.
+fn make_id() -> String {
+    static SEED: OnceLock<u64> = OnceLock::new();
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let seed = *SEED.get_or_init(|| {
+        let mut seed = [0_u8; 8];
+        match getrandom::fill(&mut seed) {
+            Ok(()) => u64::from_ne_bytes(seed),
+            // No random source: the process's id still tells instances of one machine apart.
+            Err(_) => u64::from(std::process::id()),
+        }
+    });
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    format!("{:032x}", xxhash_rust::xxh3::xxh3_128_with_seed(&count.to_le_bytes(), seed))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn peer(ip: &str) -> Peer {
+        Peer { addr: (ip.parse::<IpAddr>().unwrap(), 40_000).into() }
+    }
+
+    fn request(fields: &[(&str, &str)]) -> request::Parts {
+        let mut request = http::Request::builder().uri("/x?y=1");
+        for (name, value) in fields {
+            request = request.header(*name, *value);
+        }
+        request.body(()).unwrap().into_parts().0
+    }
+
+    fn all(headers: &HeaderMap, name: &str) -> Vec<String> {
+        headers.get_all(name).iter().map(|v| v.to_str().unwrap().to_owned()).collect()
+    }
+
+    #[test]
+    fn an_untrusted_peer_is_not_believed() {
+        let mut parts = request(&[
+            ("host", "api.example"),
+            ("x-forwarded-for", "1.2.3.4"),
+            ("x-forwarded-proto", "https"),
+            ("x-forwarded-host", "evil.example"),
+            ("x-forwarded-prefix", "/admin"),
+            ("forwarded", "for=1.2.3.4"),
+            ("x-real-ip", "1.2.3.4"),
+            ("x_forwarded_for", "1.2.3.4"),
+            ("X-Forwarded_Host", "evil.example"),
+            ("x_other", "stays"),
+        ]);
+        prepare_request(&mut parts, peer("192.0.2.7"), &Trust::Nobody, "weir");
+        assert_eq!(all(&parts.headers, "x-forwarded-for"), ["192.0.2.7"]);
+        assert_eq!(all(&parts.headers, "x-forwarded-proto"), ["http"]);
+        assert_eq!(all(&parts.headers, "x-forwarded-host"), ["api.example"]);
+        for gone in ["forwarded", "x-real-ip", "x-forwarded-prefix", "x_forwarded_for", "x-forwarded_host"] {
+            assert!(!parts.headers.contains_key(gone), "{gone}");
+        }
+        assert_eq!(all(&parts.headers, "x_other"), ["stays"]);
+    }
+
+    #[test]
+    fn a_trusted_peer_is_believed_and_added() {
+        let mut parts = request(&[
+            ("host", "inner"),
+            ("x-forwarded-for", "1.2.3.4"),
+            ("x-forwarded-for", "10.0.0.9"),
+            ("x-forwarded-proto", "https"),
+            ("x-forwarded-host", "api.example"),
+            ("forwarded", "for=1.2.3.4"),
+        ]);
+        let trust = Trust::Networks(vec![("10.0.0.0".parse().unwrap(), 8)]);
+        prepare_request(&mut parts, peer("::ffff:10.1.2.3"), &trust, "weir");
+        assert_eq!(all(&parts.headers, "x-forwarded-for"), ["1.2.3.4, 10.0.0.9, 10.1.2.3"]);
+        assert_eq!(all(&parts.headers, "x-forwarded-proto"), ["https"]);
+        assert_eq!(all(&parts.headers, "x-forwarded-host"), ["api.example"]);
+        assert_eq!(all(&parts.headers, "forwarded"), ["for=1.2.3.4"]);
+    }
+
+    #[test]
+    fn hop_by_hop_fields_go_and_host_and_trailer_stay() {
+        let mut parts = request(&[
+            ("host", "a"),
+            ("connection", "keep-alive, x-secret, host, trailer"),
+            ("x-secret", "1"),
+            ("keep-alive", "timeout=5"),
+            ("transfer-encoding", "chunked"),
+            ("trailer", "x-sum"),
+            ("te", "gzip;q=0.5, trailers"),
+            ("accept", "*/*"),
+        ]);
+        prepare_request(&mut parts, peer("::1"), &Trust::Nobody, "weir");
+        for gone in ["x-secret", "keep-alive", "transfer-encoding"] {
+            assert!(!parts.headers.contains_key(gone), "{gone}");
+        }
+        assert_eq!(all(&parts.headers, "host"), ["a"]);
+        assert_eq!(all(&parts.headers, "trailer"), ["x-sum"]);
+        assert_eq!(all(&parts.headers, "te"), ["trailers"]);
+        assert_eq!(all(&parts.headers, "connection"), ["te"]);
+        assert_eq!(all(&parts.headers, "accept"), ["*/*"]);
+        assert_eq!(all(&parts.headers, "x-forwarded-for"), ["::1"]);
+    }
+
+    #[test]
+    fn via_is_appended_with_the_version_received() {
+        for (version, expected) in [
+            (Version::HTTP_10, "1.0 edge, 1.0 weir"),
+            (Version::HTTP_11, "1.0 edge, 1.1 weir"),
+            (Version::HTTP_2, "1.0 edge, 2 weir"),
+        ] {
+            let mut parts = request(&[("host", "a"), ("via", "1.0 edge"), ("expect", "100-continue")]);
+            parts.version = version;
+            prepare_request(&mut parts, peer("::1"), &Trust::All, "weir");
+            assert_eq!(all(&parts.headers, "via"), [expected]);
+            assert_eq!(parts.headers.contains_key(EXPECT), version != Version::HTTP_10);
+        }
+    }
+
+    #[test]
+    fn targets_take_origin_form() {
+        let mut parts = request(&[]);
+        parts.version = Version::HTTP_2;
+        parts.uri = Uri::from_static("http://api.example:80/x?y");
+        prepare_request(&mut parts, peer("::1"), &Trust::Nobody, "weir");
+        assert_eq!(parts.uri, "/x?y");
+        assert_eq!(all(&parts.headers, "host"), ["api.example:80"]);
+        assert_eq!(all(&parts.headers, "x-forwarded-host"), ["api.example:80"]);
+    }
+
+    #[test]
+    fn responses_lose_tags_and_hop_by_hop_fields() {
+        let mut parts = http::Response::builder()
+            .header("surrogate-key", "a b")
+            .header("cache-tag", "a")
+            .header("xkey", "a")
+            .header("cache-groups", "\"a\"")
+            .header("connection", "close, x-hop")
+            .header("x-hop", "1")
+            .header("trailer", "x-sum")
+            .header("etag", "\"1\"")
+            .body(())
+            .unwrap()
+            .into_parts()
+            .0;
+        prepare_response(&mut parts, "weir");
+        let mut names: Vec<_> = parts.headers.keys().map(HeaderName::as_str).collect();
+        names.sort_unstable();
+        assert_eq!(names, ["etag", "trailer", "via"]);
+        assert_eq!(parts.headers["via"], "1.1 weir");
+    }
+
+    #[test]
+    fn networks() {
+        let cases = [
+            ("10.1.2.3", "10.0.0.0", 8, true),
+            ("11.1.2.3", "10.0.0.0", 8, false),
+            ("10.1.2.3", "10.1.2.3", 32, true),
+            ("10.1.2.4", "10.1.2.3", 32, false),
+            ("203.0.113.9", "0.0.0.0", 0, true),
+            ("2001:db8::1", "2001:db8::", 32, true),
+            ("2001:db9::1", "2001:db8::", 32, false),
+            ("2001:db8::1", "::", 0, true),
+            ("2001:db8::1", "2001:db8::1", 128, true),
+            ("10.1.2.3", "::ffff:10.0.0.0", 104, true),
+            ("11.1.2.3", "::ffff:10.0.0.0", 104, false),
+            ("10.1.2.3", "::", 0, false),
+            ("2001:db8::1", "0.0.0.0", 0, false),
+        ];
+        for (peer, network, length, expected) in cases {
+            let trust = Trust::Networks(vec![(network.parse().unwrap(), length)]);
+            assert_eq!(trusted(&trust, peer.parse().unwrap()), expected, "{peer} in {network}/{length}");
+        }
+        assert!(!trusted(&Trust::Nobody, "127.0.0.1".parse().unwrap()));
+        assert!(trusted(&Trust::All, "203.0.113.9".parse().unwrap()));
+    }
+
+    #[test]
+    fn request_names() {
+        let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        let id = "4bf92f3577b34da6a3ce929d0e0e4736";
+        let parts = request(&[("traceparent", trace), ("x-request-id", "other")]);
+        assert_eq!(request_id(&parts.headers), (id.to_owned(), false));
+        let parts = request(&[("x-request-id", "abc-1")]);
+        assert_eq!(request_id(&parts.headers), ("abc-1".to_owned(), false));
+        let long = "a".repeat(LONGEST_ID + 1);
+        for bad in ["", "a b", long.as_str()] {
+            let mut parts = request(&[("x-request-id", bad)]);
+            let (made, new) = request_id(&parts.headers);
+            assert!(new && made.len() == 32, "{bad:?}");
+            name_request(&mut parts.headers, &made);
+            assert_eq!(all(&parts.headers, "x-request-id"), [made]);
+        }
+        assert_ne!(make_id(), make_id());
+    }
+
+    #[test]
+    fn only_valid_traces_count() {
+        let valid = |v: &str| trace_id(v.as_bytes()).is_some();
+        assert!(valid("01-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-later"));
+        for bad in [
+            "",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-later",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-0",
+            "ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+            "00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01",
+            "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01",
+            "00_4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+        ] {
+            assert!(!valid(bad), "{bad}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_fields_pass_without_panic(
+            fields in proptest::collection::vec(("[a-z_-]{1,20}", proptest::collection::vec(any::<u8>(), 0..80)), 0..8),
+            trust in any::<bool>(),
+        ) {
+            let mut parts = request(&[]);
+            for (name, value) in fields {
+                if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::from_bytes(&value)) {
+                    parts.headers.append(name, value);
+                }
+            }
+            let (id, _) = request_id(&parts.headers);
+            prop_assert!(!id.is_empty() && id.len() <= LONGEST_ID && id.bytes().all(|b| b.is_ascii_graphic()));
+            let trust = if trust { Trust::All } else { Trust::Nobody };
+            prepare_request(&mut parts, peer("192.0.2.7"), &trust, "weir");
+            prop_assert!(parts.headers["x-forwarded-for"].to_str().unwrap().ends_with("192.0.2.7"));
+        }
+
+        #[test]
+        fn traces_never_panic(value in proptest::collection::vec(any::<u8>(), 0..80)) {
+            let _ = trace_id(&value);
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! What a client connection is doing, told by three witnesses (the socket, the service, the answer's body) and
+//! read by the watchdog: in an exchange, idle between two, or in the middle of sending a request head.
+//!
+//! hyper has one timer for the last two, and cannot tell a client that may idle from one that trickles.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use tokio::time::Instant;
+
+use crate::body::{Body, BodyError};
+
+/// Shared by the parts of one connection.
+#[derive(Debug)]
+pub(super) struct Activity {
+    accepted: Instant,
+    header_timeout: Duration,
+    idle_timeout: Duration,
+    exchanges: AtomicUsize,
+    /// A request head is on its way. Always false on HTTP/2, where bytes need not be requests.
+    in_head: AtomicBool,
+    multiplexed: AtomicBool,
+    /// Milliseconds from `accepted` to the beginning of the head, or of the idleness.
+    since: AtomicU64,
+    /// The answer being sent has no other end than the connection's.
+    close_delimited: AtomicBool,
+    broken_off: AtomicBool,
+}
+
+impl Activity {
+    pub(super) fn new(header_timeout: Duration, idle_timeout: Duration) -> Arc<Activity> {
+        Arc::new(Activity {
+            accepted: Instant::now(),
+            header_timeout,
+            idle_timeout,
+            exchanges: AtomicUsize::new(0),
+            in_head: AtomicBool::new(true),
+            multiplexed: AtomicBool::new(false),
+            since: AtomicU64::new(0),
+            close_delimited: AtomicBool::new(false),
+            broken_off: AtomicBool::new(false),
+        })
+    }
+
+    /// The connection turned out to be HTTP/2.
+    pub(super) fn multiplexed(&self) {
+        self.multiplexed.store(true, Ordering::Release);
+        self.in_head.store(false, Ordering::Release);
+    }
+
+    /// Bytes arrived.
+    pub(super) fn bytes(&self) {
+        if self.exchanges.load(Ordering::Acquire) == 0
+            && !self.in_head.load(Ordering::Acquire)
+            && !self.multiplexed.load(Ordering::Acquire)
+        {
+            self.mark();
+            self.in_head.store(true, Ordering::Release);
+        }
+    }
+
+    /// A request was read. The exchange lasts until the guard is dropped with the answer.
+    pub(super) fn exchange(self: &Arc<Self>) -> Exchanging {
+        self.exchanges.fetch_add(1, Ordering::AcqRel);
+        self.in_head.store(false, Ordering::Release);
+        Exchanging(self.clone())
+    }
+
+    /// When the connection is to be closed if nothing happens; `None` while an exchange is going on.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        if self.exchanges.load(Ordering::Acquire) > 0 {
+            return None;
+        }
+        let since = self.accepted + Duration::from_millis(self.since.load(Ordering::Acquire));
+        let limit =
+            if self.in_head.load(Ordering::Acquire) { self.header_timeout } else { self.idle_timeout };
+        Some(since + limit)
+    }
+
+    /// HTTP/1 has no word for "leave"; HTTP/2 has GOAWAY.
+    pub(super) fn leaves_at_once(&self) -> bool {
+        !self.multiplexed.load(Ordering::Acquire)
+    }
+
+    /// How long the watchdog may sleep without missing a deadline: what begins after it looked ends later.
+    pub(super) fn look_again(&self) -> Duration {
+        self.header_timeout.min(self.idle_timeout).max(Duration::from_millis(1))
+    }
+
+    /// The connection ends in the middle of an answer that nothing else delimits.
+    pub(super) fn must_reset(&self) -> bool {
+        self.close_delimited.load(Ordering::Acquire)
+            && (self.broken_off.load(Ordering::Acquire) || self.exchanges.load(Ordering::Acquire) > 0)
+    }
+
+    /// The answer about to be sent ends with the connection alone.
+    pub(super) fn close_delimited(&self) {
+        self.close_delimited.store(true, Ordering::Release);
+    }
+
+    fn mark(&self) {
+        let elapsed = u64::try_from(self.accepted.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.since.store(elapsed, Ordering::Release);
+    }
+}
+
+/// One exchange under way.
+#[derive(Debug)]
+pub(super) struct Exchanging(Arc<Activity>);
+
+impl Drop for Exchanging {
+    fn drop(&mut self) {
+        // The mark first: with the count at zero the watchdog reads it.
+        self.0.mark();
+        self.0.exchanges.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// An answer's body that notes its end.
+#[derive(Debug)]
+pub(super) struct Answer {
+    body: Body,
+    exchange: Exchanging,
+}
+
+impl Answer {
+    pub(super) fn new(body: Body, exchange: Exchanging) -> Answer {
+        Answer { body, exchange }
+    }
+}
+
+impl HttpBody for Answer {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = self.get_mut();
+        let polled = Pin::new(&mut this.body).poll_frame(cx);
+        if matches!(polled, Poll::Ready(Some(Err(_)))) {
+            this.exchange.0.broken_off.store(true, Ordering::Release);
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

@@ -1,0 +1,210 @@
+//! One client connection, from its first byte to its last: protocol, service, watchdog, orders to stop.
+
+use std::convert::Infallible;
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use http::header::UPGRADE;
+use http::{Request, Response, StatusCode, Version};
+use http_body::Body as _;
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::activity::{Activity, Answer};
+use super::check::{ambiguous, problem, settle};
+use super::wire::{Protocol, Wire};
+use super::{Handler, Hold, Peer, Phase, ServerLimits};
+use crate::body::Body;
+
+/// hyper's smallest read buffer.
+const SMALLEST_BUFFER: usize = 8192;
+
+/// An HTTP/2 client that answers no ping for this long after this much silence is gone.
+const PING_AFTER: Duration = Duration::from_secs(30);
+const PING_PATIENCE: Duration = Duration::from_secs(20);
+
+/// Bounds against clients that open and reset streams for a living (CVE-2023-44487).
+const PENDING_RESETS: usize = 20;
+const LOCAL_RESETS: usize = 1024;
+
+/// How long an idle HTTP/2 client has to leave after it was told to.
+const GOODBYE: Duration = Duration::from_secs(5);
+
+/// Serves one connection to its end.
+pub(super) async fn serve<H: Handler>(
+    stream: TcpStream,
+    peer: Peer,
+    handler: Arc<H>,
+    limits: Arc<ServerLimits>,
+    hold: Hold,
+    mut phase: watch::Receiver<Phase>,
+) {
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "TCP_NODELAY was refused");
+    }
+    let activity = Activity::new(limits.header_timeout, limits.idle_timeout);
+    let mut wire = Wire::new(stream, activity.clone());
+    let protocol = tokio::select! {
+        biased;
+        sniffed = timeout(limits.header_timeout, wire.sniff()) => match sniffed {
+            Ok(Ok(Some(protocol))) => protocol,
+            // Silent, gone, or a preface that never ended: nobody to answer.
+            Ok(Ok(None)) | Ok(Err(_)) | Err(_) => return,
+        },
+        _ = phase.wait_for(|phase| *phase != Phase::Serving) => return,
+    };
+    let service =
+        service_fn(|request| answer(handler.clone(), peer, hold.clone(), activity.clone(), request));
+    let ended = match protocol {
+        Protocol::Http1 => {
+            let connection =
+                http1_builder(&limits).serve_connection(TokioIo::new(wire), service).with_upgrades();
+            tokio::pin!(connection);
+            drive(connection, http1::UpgradeableConnection::graceful_shutdown, &activity, phase).await
+        }
+        Protocol::Http2 => {
+            activity.multiplexed();
+            let connection = http2_builder(&limits).serve_connection(TokioIo::new(wire), service);
+            tokio::pin!(connection);
+            drive(connection, http2::Connection::graceful_shutdown, &activity, phase).await
+        }
+    };
+    match ended {
+        End::Done(Ok(())) => {}
+        End::Done(Err(error)) => tracing::debug!(client = %peer.addr, %error, "a client connection broke"),
+        End::TimedOut => tracing::debug!(client = %peer.addr, "a client connection idled too long"),
+        End::Cut => tracing::debug!(client = %peer.addr, "a client connection was cut by the drain"),
+    }
+}
+
+fn http1_builder(limits: &ServerLimits) -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder
+        // The watchdog does this, and knows idle from trickling.
+        .header_read_timeout(None)
+        // A client that closed its half has left: the upstream hears of it at once.
+        .half_close(false)
+        .max_buf_size(limits.max_header_bytes.max(SMALLEST_BUFFER))
+        .max_header_size(limits.max_header_bytes);
+    builder
+}
+
+fn http2_builder(limits: &ServerLimits) -> http2::Builder<TokioExecutor> {
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(limits.max_streams)
+        .max_header_list_size(u32::try_from(limits.max_header_bytes).unwrap_or(u32::MAX))
+        .max_pending_accept_reset_streams(PENDING_RESETS)
+        .max_local_error_reset_streams(LOCAL_RESETS)
+        .keep_alive_interval(PING_AFTER)
+        .keep_alive_timeout(PING_PATIENCE);
+    builder
+}
+
+/// One exchange. A panic of the handler is a 500, not the end of the process.
+async fn answer<H: Handler>(
+    handler: Arc<H>,
+    peer: Peer,
+    hold: Hold,
+    activity: Arc<Activity>,
+    mut request: Request<Incoming>,
+) -> Result<Response<Answer>, Infallible> {
+    let exchange = activity.exchange();
+    let version = request.version();
+    let response = match ambiguous(&request) {
+        Some(refusal) => {
+            tracing::debug!(client = %peer.addr, reason = refusal.token(), "refused a request");
+            refusal.answer(version)
+        }
+        None => {
+            let mut uri = std::mem::take(request.uri_mut());
+            settle(&mut uri, request.headers_mut());
+            *request.uri_mut() = uri;
+            if request.headers().contains_key(UPGRADE) {
+                request.extensions_mut().insert(hold);
+            }
+            match AssertUnwindSafe(handler.handle(request, peer)).catch_unwind().await {
+                Ok(response) => response,
+                Err(panic) => {
+                    tracing::error!(client = %peer.addr, panic = panic_text(&*panic), "the handler panicked");
+                    let sentence = "Weir failed on this request; its log says how.";
+                    problem(StatusCode::INTERNAL_SERVER_ERROR, "internal", sentence)
+                }
+            }
+        }
+    };
+    if version == Version::HTTP_10
+        && !response.body().is_end_stream()
+        && response.body().size_hint().exact().is_none()
+    {
+        activity.close_delimited();
+    }
+    Ok(response.map(|body: Body| Answer::new(body, exchange)))
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
+}
+
+/// How a connection ended.
+enum End<E> {
+    Done(Result<(), E>),
+    TimedOut,
+    Cut,
+}
+
+/// Runs the connection under the watchdog and the drain's orders. Returning drops it, which closes the socket.
+async fn drive<C, E>(
+    mut connection: Pin<&mut C>,
+    stop: fn(Pin<&mut C>),
+    activity: &Activity,
+    mut phase: watch::Receiver<Phase>,
+) -> End<E>
+where
+    C: Future<Output = Result<(), E>>,
+{
+    let watchdog = sleep_until(Instant::now() + activity.look_again());
+    tokio::pin!(watchdog);
+    let mut known = Phase::Serving;
+    let mut told_to_leave = false;
+    loop {
+        tokio::select! {
+            biased;
+            ended = connection.as_mut() => return End::Done(ended),
+            now = async { phase.wait_for(|phase| *phase != known).await.map(|phase| *phase) } => match now {
+                Ok(Phase::Draining) => {
+                    known = Phase::Draining;
+                    stop(connection.as_mut());
+                }
+                // The server is gone, or wants this to end.
+                Ok(Phase::Cut | Phase::Serving) | Err(_) => return End::Cut,
+            },
+            () = watchdog.as_mut() => {
+                let now = Instant::now();
+                let next = match activity.deadline() {
+                    Some(deadline) if deadline <= now && (told_to_leave || activity.leaves_at_once()) => {
+                        return End::TimedOut;
+                    }
+                    Some(deadline) if deadline <= now => {
+                        told_to_leave = true;
+                        stop(connection.as_mut());
+                        now + GOODBYE
+                    }
+                    Some(deadline) => deadline.min(now + activity.look_again()),
+                    None => now + activity.look_again(),
+                };
+                watchdog.as_mut().reset(next);
+            }
+        }
+    }
+}

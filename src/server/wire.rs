@@ -1,0 +1,172 @@
+//! One client's socket: gives back the bytes that were read to tell the protocol, notes when bytes arrive, and
+//! closes in a way that the client can understand.
+//!
+//! Two ways of closing need care. A client that is still sending when Weir closes would get a reset that can
+//! destroy the answer on its way (a 431, a 413): so what is unread is read off for a moment first. And a client
+//! of an answer that only the end of the connection delimits (HTTP/1.0) would take a plain close in the middle for
+//! the end: it gets a reset.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::{Sleep, sleep};
+
+use super::activity::Activity;
+
+/// What an HTTP/2 client sends first (RFC 9113 §3.4).
+const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// Longest reading-off of a client that is still sending, and the most that is read.
+const LINGER: Duration = Duration::from_secs(1);
+const LINGER_BYTES: usize = 4 << 20;
+
+/// What the first bytes say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Protocol {
+    Http1,
+    Http2,
+}
+
+/// The socket with its memory.
+#[derive(Debug)]
+pub(super) struct Wire {
+    stream: TcpStream,
+    first: [u8; PREFACE.len()],
+    /// Of `first`: given back already, and read.
+    given: usize,
+    read: usize,
+    closing: Closing,
+    activity: Arc<Activity>,
+}
+
+#[derive(Debug)]
+enum Closing {
+    No,
+    /// Our half is closed.
+    Half,
+    ReadingOff {
+        left: usize,
+        until: Pin<Box<Sleep>>,
+    },
+    Done,
+}
+
+impl Wire {
+    pub(super) fn new(stream: TcpStream, activity: Arc<Activity>) -> Wire {
+        Wire { stream, first: [0; PREFACE.len()], given: 0, read: 0, closing: Closing::No, activity }
+    }
+
+    /// Reads until the first bytes tell the protocol: at the first that differs from HTTP/2's preface it is
+    /// HTTP/1. `None`: the client closed before that.
+    pub(super) async fn sniff(&mut self) -> io::Result<Option<Protocol>> {
+        loop {
+            if self.first[..self.read] != PREFACE[..self.read] {
+                return Ok(Some(Protocol::Http1));
+            }
+            if self.read == PREFACE.len() {
+                return Ok(Some(Protocol::Http2));
+            }
+            match self.stream.read(&mut self.first[self.read..]).await? {
+                0 => return Ok(None),
+                n => self.read += n,
+            }
+        }
+    }
+
+    fn poll_read_off(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut scratch = [0_u8; 8192];
+        loop {
+            let mut buffer = ReadBuf::new(&mut scratch);
+            match Pin::new(&mut self.stream).poll_read(cx, &mut buffer) {
+                Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {
+                    let n = buffer.filled().len();
+                    match &mut self.closing {
+                        Closing::ReadingOff { left, .. } if *left > n => *left -= n,
+                        Closing::ReadingOff { .. } => return Poll::Ready(()),
+                        other => {
+                            let until = Box::pin(sleep(LINGER));
+                            *other = Closing::ReadingOff { left: LINGER_BYTES, until };
+                        }
+                    }
+                }
+                Poll::Ready(_) => return Poll::Ready(()),
+                // Nothing unread: no reason to stay. Else the client gets its moment.
+                Poll::Pending => match &mut self.closing {
+                    Closing::ReadingOff { until, .. } => return until.as_mut().poll(cx),
+                    _ => return Poll::Ready(()),
+                },
+            }
+        }
+    }
+}
+
+impl Drop for Wire {
+    fn drop(&mut self) {
+        if self.activity.must_reset() {
+            // Fails only on a socket that is gone already.
+            let _ = self.stream.set_zero_linger();
+        }
+    }
+}
+
+impl AsyncRead for Wire {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if this.given < this.read {
+            let n = (this.read - this.given).min(buffer.remaining());
+            buffer.put_slice(&this.first[this.given..this.given + n]);
+            this.given += n;
+            return Poll::Ready(Ok(()));
+        }
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut this.stream).poll_read(cx, buffer))?;
+        if buffer.filled().len() > before {
+            this.activity.bytes();
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Wire {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if matches!(this.closing, Closing::No) {
+            ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
+            this.closing = Closing::Half;
+        }
+        if !matches!(this.closing, Closing::Done) {
+            ready!(this.poll_read_off(cx));
+            this.closing = Closing::Done;
+        }
+        Poll::Ready(Ok(()))
+    }
+}

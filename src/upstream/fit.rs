@@ -1,0 +1,131 @@
+//! Makes a request fit for an HTTP/1.1 connection: version, target, `Host`, and one unambiguous length.
+
+use http::header::{CONTENT_LENGTH, EXPECT, HOST, TRANSFER_ENCODING};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version};
+use http_body::Body as _;
+use std::sync::Arc;
+
+use super::request_body::{Outgoing, Upload};
+use crate::body::Body;
+
+/// A request as the connection takes it.
+pub(super) struct Fitted {
+    pub(super) request: Request<Outgoing>,
+    /// `None` for a request without content.
+    pub(super) upload: Option<Arc<Upload>>,
+}
+
+/// `host`: replaces the client's. `fallback`: where there is none.
+pub(super) fn fit(request: Request<Body>, host: Option<&HeaderValue>, fallback: &HeaderValue) -> Fitted {
+    let (mut parts, body) = request.into_parts();
+    parts.version = Version::HTTP_11;
+    // The client side's extensions mean nothing here, and some keep its connection alive.
+    parts.extensions = http::Extensions::new();
+    settle_host(&mut parts.headers, &parts.uri, host, fallback);
+    let target = parts.uri.into_parts().path_and_query;
+    parts.uri = Uri::from(target.unwrap_or_else(|| PathAndQuery::from_static("/")));
+
+    let length = settle_length(&parts.method, &mut parts.headers, &body);
+    if length == Some(0) {
+        // RFC 9110 §10.1.1: no expectation without content.
+        parts.headers.remove(EXPECT);
+        return Fitted { request: Request::from_parts(parts, Outgoing::empty()), upload: None };
+    }
+    let expects =
+        parts.headers.get(EXPECT).is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"100-continue"));
+    let upload = Upload::new(expects);
+    let outgoing = Outgoing::new(body, upload.clone(), length);
+    let mut request = Request::from_parts(parts, outgoing);
+    if expects {
+        let upload = upload.clone();
+        hyper::ext::on_informational(&mut request, move |response| {
+            if response.status() == http::StatusCode::CONTINUE {
+                upload.open();
+            }
+        });
+    }
+    Fitted { request, upload: Some(upload) }
+}
+
+fn settle_host(headers: &mut HeaderMap, uri: &Uri, host: Option<&HeaderValue>, fallback: &HeaderValue) {
+    if let Some(host) = host {
+        headers.insert(HOST, host.clone());
+    } else if !headers.contains_key(HOST) {
+        let named = uri.authority().and_then(|a| HeaderValue::from_str(a.as_str()).ok());
+        headers.insert(HOST, named.unwrap_or_else(|| fallback.clone()));
+    }
+}
+
+/// Leaves exactly one of `Content-Length` and `Transfer-Encoding: chunked`, or neither for no content
+/// (RFC 9112 §6.2, §6.3). Returns the length where it is known.
+fn settle_length(method: &Method, headers: &mut HeaderMap, body: &Body) -> Option<u64> {
+    headers.remove(TRANSFER_ENCODING);
+    let exact = if body.is_end_stream() { Some(0) } else { body.size_hint().exact() };
+    match exact {
+        Some(0) => {
+            // RFC 9110 §8.6: a method that anticipates content says that there is none.
+            let says = headers.contains_key(CONTENT_LENGTH)
+                || matches!(*method, Method::POST | Method::PUT | Method::PATCH);
+            if says {
+                headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+            }
+            Some(0)
+        }
+        Some(length) => {
+            if content_length(headers) != Some(length) {
+                headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+            }
+            Some(length)
+        }
+        None => {
+            // A wrapper may hide a length that the client declared; hyper holds the body to it.
+            let declared = content_length(headers).filter(|&length| length > 0);
+            if declared.is_none() {
+                headers.remove(CONTENT_LENGTH);
+                // Said aloud, or hyper would drop the content of a GET.
+                headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+            }
+            declared
+        }
+    }
+}
+
+/// `host[:port]` of the origin, without user information.
+pub(super) fn authority(origin: &Uri) -> Result<HeaderValue, String> {
+    let authority = origin.authority().ok_or_else(|| format!("upstream {origin}: there is no host"))?;
+    if authority.as_str().contains('@') {
+        return Err("upstream: user and password in the URL are not supported".to_owned());
+    }
+    HeaderValue::from_str(authority.as_str()).map_err(|e| format!("upstream {origin}: {e}"))
+}
+
+/// The single, valid `Content-Length`.
+pub(super) fn content_length(headers: &HeaderMap) -> Option<u64> {
+    let mut values = headers.get_all(CONTENT_LENGTH).iter();
+    let value = values.next()?.to_str().ok()?;
+    let digits = !value.is_empty() && value.bytes().all(|b| b.is_ascii_digit());
+    if !digits || values.next().is_some() {
+        return None;
+    }
+    value.parse().ok()
+}
+
+/// Any `Content-Length` at all (hyper has judged it by now).
+pub(super) fn has_length(headers: &HeaderMap) -> bool {
+    headers.contains_key(CONTENT_LENGTH)
+}
+
+/// `Transfer-Encoding` is `chunked` and nothing else.
+pub(super) fn only_chunked(headers: &HeaderMap) -> bool {
+    let mut values = headers.get_all(TRANSFER_ENCODING).iter();
+    values.next().is_some_and(|v| v.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked"))
+        && values.next().is_none()
+}
+
+/// Whether a list field names `token`.
+pub(super) fn lists(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
+    headers.get_all(name).iter().any(|value| {
+        value.as_bytes().split(|&b| b == b',').any(|t| t.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
+    })
+}
