@@ -8,4 +8,4 @@ pub mod marks;
 pub mod view;
 
 pub use event::{Event, EventKind};
-pub use view::{Coherence, Epoch, Liveness, Stamp, View, Void};
+pub use view::{Coherence, Draft, Epoch, Liveness, Stamp, View, Void};
