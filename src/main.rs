@@ -1,3 +1,5 @@
 //! Weir's binary: arguments → `cli` → exit code.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    weir::cli::main()
+}
