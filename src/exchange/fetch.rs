@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, Response, StatusCode, header, response};
+use http::{HeaderMap, Response, StatusCode, response};
 use http_body::Body as _;
 use http_body_util::BodyExt;
 use tokio::sync::oneshot;
@@ -31,6 +31,7 @@ use crate::semantics::timestamp::Timestamp;
 use crate::semantics::validation::{freshen, selects};
 use crate::semantics::vary::{Selecting, Vary};
 use crate::store::Entry;
+use crate::upstream::CloseDelimited;
 
 /// What the client that began the fetch gets.
 pub(crate) enum Arrived {
@@ -195,7 +196,8 @@ impl Fetch {
         if body.size_hint().lower() > wanted.route.max_body {
             return Err("too-large");
         }
-        if !ends_provably(head, body) {
+        if head.extensions.get::<CloseDelimited>().is_some() {
+            // A content that ends with its connection might as well have been cut off.
             return Err("close-delimited");
         }
         Ok((spread(lifetimes, wanted.route.jitter, times.response, &wanted.key), selecting))
@@ -376,16 +378,6 @@ pub(crate) fn forbids_storing(wanted: &Wanted) -> bool {
 /// JSON of a content that is small enough to look into.
 pub(crate) fn within(content: &[u8], limit: u64) -> Option<serde_json::Value> {
     (content.len() as u64 <= limit).then(|| serde_json::from_slice(content).ok()).flatten()
-}
-
-/// Whether the end of the content shows that it is whole: a length, a last chunk, or no content at all. A content
-/// that ends with its connection might as well have been cut off.
-fn ends_provably(head: &response::Parts, body: &Body) -> bool {
-    body.size_hint().exact().is_some()
-        || head.headers.contains_key(header::CONTENT_LENGTH)
-        || head.headers.get_all(header::TRANSFER_ENCODING).iter().any(|v| {
-            v.to_str().is_ok_and(|v| v.to_ascii_lowercase().trim_end().ends_with("chunked"))
-        })
 }
 
 /// Spreads freshness by ±`jitter`, so that what was stored together does not expire together. What spreads is the

@@ -21,12 +21,8 @@ mod pass;
 mod problem;
 mod read;
 mod relay;
+pub mod upgrade;
 mod wanted;
-
-pub mod upgrade;
-
-pub mod forwarded;
-pub mod upgrade;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -44,7 +40,7 @@ use crate::policy::key::CacheKey;
 use crate::policy::route::{Route, request_host};
 use crate::policy::subject::KeySets;
 use crate::policy::{Policy, Unlisted};
-use crate::semantics::cache_status::{Forward, Outcome};
+use crate::semantics::cache_status::Forward;
 use crate::server::{Handler, Peer};
 use crate::store::Store;
 use crate::telemetry::{AccessLog, AccessRecord};
@@ -96,6 +92,7 @@ pub struct Exchange {
     /// Bytes buffered by all fills under way.
     filling: Arc<AtomicU64>,
     tasks: TaskTracker,
+    tunnels: upgrade::Tunnels,
 }
 
 impl std::fmt::Debug for Exchange {
@@ -129,13 +126,16 @@ impl Exchange {
             hit_for_miss: quick_cache::sync::Cache::new(HIT_FOR_MISS_KEYS),
             filling: Arc::default(),
             tasks: TaskTracker::new(),
+            tunnels: upgrade::Tunnels::default(),
         })
     }
 
-    /// Waits for mutations and background fetches under way, at most `limit`; false = some did not end.
+    /// Waits for mutations, background fetches and upgraded connections, at most `limit`; false = some did not end.
     pub async fn close(&self, limit: Duration) -> bool {
         self.tasks.close();
-        tokio::time::timeout(limit, self.tasks.wait()).await.is_ok()
+        let tasks = tokio::time::timeout(limit, self.tasks.wait());
+        let (tasks, cut) = tokio::join!(tasks, self.tunnels.close(limit));
+        tasks.is_ok() && cut == 0
     }
 
     async fn choose(self: &Arc<Self>, inbound: Inbound) -> Answer {
@@ -227,7 +227,10 @@ impl Handler for Arc<Exchange> {
         if let Some(response) = self.probe(&parts) {
             return response;
         }
-        let id = forwarded::request_id(&mut parts.headers);
+        let (id, made) = forwarded::request_id(&parts.headers);
+        if made {
+            forwarded::name_request(&mut parts.headers, &id);
+        }
         let (method, path) = (parts.method.clone(), parts.uri.path().to_owned());
         let host = request_host(&parts);
         let body = if incoming.is_end_stream() { Body::Empty } else { Body::stream(incoming) };

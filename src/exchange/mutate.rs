@@ -9,7 +9,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, Response, StatusCode, header, response};
+use http::{HeaderMap, Request, Response, StatusCode, header, response};
 use serde_json::Value;
 
 use super::answer::{Answer, Failure};
@@ -175,6 +175,8 @@ fn is_refusal(status: StatusCode) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use http::Method;
+
     use super::*;
 
     #[test]

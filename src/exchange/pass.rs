@@ -3,12 +3,19 @@
 use std::sync::Arc;
 
 use http::{Request, StatusCode, Uri};
+use hyper::upgrade::OnUpgrade;
 
 use super::answer::{Answer, Failure};
 use super::{Exchange, Inbound, forwarded, upgrade};
-use crate::body::Body;
 use crate::policy::route::Route;
 use crate::semantics::cache_status::{Forward, Outcome};
+use crate::server::Hold;
+
+const UNASKED: Failure = Failure {
+    status: StatusCode::BAD_GATEWAY,
+    token: "upgrade-unasked",
+    detail: "The upstream switched protocols without being asked to.",
+};
 
 impl Exchange {
     /// Forwards the request as it came. A client that leaves drops this future, and with it the upstream exchange.
@@ -21,10 +28,11 @@ impl Exchange {
     ) -> Answer {
         let Inbound { mut parts, body, peer, .. } = inbound;
         let (method, path) = (parts.method.clone(), parts.uri.path().to_owned());
-        let upgrading = upgrade::Wish::take(&mut parts);
+        let protocols = upgrade::requested(&parts);
+        let (client, hold) = (parts.extensions.remove::<OnUpgrade>(), parts.extensions.remove::<Hold>());
         self.make_forwardable(&mut parts, peer);
-        if let Some(wish) = &upgrading {
-            wish.restore(&mut parts.headers);
+        if let Some(protocols) = &protocols {
+            upgrade::restore(&mut parts.headers, protocols);
         }
         let sent = self.clock.elapsed();
         let result = self.upstream.send(Request::from_parts(parts, body)).await;
@@ -32,10 +40,13 @@ impl Exchange {
         self.metrics.upstream(result.as_ref().ok().map(|r| r.status().as_u16()), first_byte);
         let answer = match result {
             Err(error) => Answer::failed(&Failure::of(&error, &method, &path), forward),
-            Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
-                let response = upgrade::splice(upgrading, response, &self.tasks);
-                Answer::forwarded(response, Outcome::Pass, forward, Some(detail))
-            }
+            Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => match client {
+                Some(client) if protocols.is_some() => {
+                    let response = self.tunnels.splice(client, hold, response, &self.config.name);
+                    Answer::forwarded(response, Outcome::Pass, forward, Some(detail))
+                }
+                _ => Answer::failed(&UNASKED, forward),
+            },
             Ok(response) => {
                 let (mut head, body) = response.into_parts();
                 forwarded::prepare_response(&mut head, &self.config.name);
@@ -49,11 +60,6 @@ impl Exchange {
     /// Fields and URI as a proxy sends them on.
     pub(crate) fn make_forwardable(&self, parts: &mut http::request::Parts, peer: crate::server::Peer) {
         forwarded::prepare_request(parts, peer, &self.config.trust_forwarded, &self.config.name);
-    }
-
-    /// The body, emptied out of an inbound request.
-    pub(crate) fn take_body(inbound: &mut Inbound) -> Body {
-        std::mem::replace(&mut inbound.body, Body::Empty)
     }
 }
 

@@ -121,7 +121,7 @@ impl Exchange {
         let headers = &wanted.parts.headers;
         let found = match self.store.lookup_memory(&wanted.key, headers) {
             Some(found) => found,
-            None => self.store.lookup(&wanted.key, headers).await,
+            None => self.store.lookup(&wanted.key, &wanted.route.name, headers).await,
         };
         match found {
             Lookup::Found(entry, tier) => self.reuse(wanted, entry, tier),

@@ -205,6 +205,8 @@ impl Wanted {
             headers.remove(name);
         }
         headers.remove(header::EXPECT);
+        // Says per client what X-Forwarded-* says too; what is not keyed must not colour an answer.
+        headers.remove(header::FORWARDED);
         if exchange.policy.tags.route_needs_response(&self.route) {
             // Tags are read from the content, so it must come uncoded.
             headers.remove(header::ACCEPT_ENCODING);
