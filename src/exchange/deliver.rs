@@ -19,12 +19,14 @@ const NOT_MODIFIED_FIELDS: [HeaderName; 6] = [
     header::VARY,
 ];
 
-/// Answers a request from a stored response. `Cache-Status` is added by the caller.
+/// Answers a request from a stored response. `via` is Weir's own member of that field; `Cache-Status` is
+/// added by the caller.
 pub(crate) fn deliver(
     method: &Method,
     request: &HeaderMap,
     stored: &StoredResponse,
     age: Duration,
+    via: &HeaderValue,
 ) -> Response<Body> {
     let mut response = if evaluate(method, request, stored) == Precondition::NotModified {
         not_modified(&stored.headers)
@@ -32,6 +34,7 @@ pub(crate) fn deliver(
         content(method, request, stored)
     };
     response.headers_mut().insert(header::AGE, HeaderValue::from(age.as_secs()));
+    response.headers_mut().append(header::VIA, via.clone());
     response
 }
 

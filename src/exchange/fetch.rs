@@ -6,6 +6,7 @@
 //! - The entry is in the store before the client sees the end of its body.
 //! - The fetch runs in a task of its own: a client that leaves ends it only when nothing could be stored anyway.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -24,9 +25,8 @@ use super::{Exchange, forwarded};
 use crate::body::Body;
 use crate::policy::tags::Json;
 use crate::semantics::cache_control::RequestDirectives;
-use crate::semantics::freshness::initial_age;
 use crate::semantics::storing::{NotStored, admit};
-use crate::semantics::stored::{Lifetimes, StoredResponse, strip_for_storage};
+use crate::semantics::stored::{Lifetimes, StoredResponse};
 use crate::semantics::timestamp::Timestamp;
 use crate::semantics::validation::{freshen, selects};
 use crate::semantics::vary::{Selecting, Vary};
@@ -58,11 +58,11 @@ pub(crate) struct Fetch {
     pub(crate) validator: Option<Validator>,
 }
 
-/// When a request went and its response came.
-#[derive(Clone, Copy)]
-struct Times {
-    request: Timestamp,
-    response: Timestamp,
+/// When a request went, with which fields, and when its response came.
+struct Sent {
+    fields: HeaderMap,
+    request_time: Timestamp,
+    response_time: Timestamp,
     first_byte: Duration,
 }
 
@@ -76,30 +76,31 @@ impl Fetch {
     }
 
     async fn run(mut self, client: oneshot::Sender<Arrived>) {
-        let (result, times) = self.send().await;
+        let (result, sent) = self.send().await;
         match result {
             Err(failure) => {
                 self.lead.land(Landing::Failed(failure.clone()));
-                let _ = client.send(Arrived::Failed { failure, first_byte: times.first_byte });
+                let _ = client.send(Arrived::Failed { failure, first_byte: sent.first_byte });
             }
             Ok(response) if response.status() == StatusCode::NOT_MODIFIED && self.validator.is_some() => {
-                self.validated(response, times, client);
+                self.validated(response, sent, client);
             }
-            Ok(response) => self.arrived(response, times, client).await,
+            Ok(response) => self.arrived(response, sent, client).await,
         }
     }
 
     /// Sends the request; when a 304 vouches for another response than ours, once more without conditions.
-    async fn send(&mut self) -> (Result<Response<Body>, Failure>, Times) {
+    async fn send(&mut self) -> (Result<Response<Body>, Failure>, Sent) {
         loop {
             let validator = self.validator.as_ref();
             let request = self
                 .wanted
                 .upstream_request(&self.exchange, validator.map(|v| (&v.entry.response, v.purged)));
-            let (sent, request_time) = (self.exchange.clock.elapsed(), self.exchange.clock.now());
+            let fields = request.headers().clone();
+            let (began, request_time) = (self.exchange.clock.elapsed(), self.exchange.clock.now());
             let result = self.exchange.upstream.send(request).await;
-            let first_byte = self.exchange.clock.elapsed().saturating_sub(sent);
-            let times = Times { request: request_time, response: self.exchange.clock.now(), first_byte };
+            let first_byte = self.exchange.clock.elapsed().saturating_sub(began);
+            let sent = Sent { fields, request_time, response_time: self.exchange.clock.now(), first_byte };
             let status = result.as_ref().ok().map(|r| r.status().as_u16());
             self.exchange.metrics.upstream(status, first_byte);
             match result {
@@ -109,24 +110,26 @@ impl Fetch {
                 {
                     self.validator = None;
                 }
-                Ok(response) => return (Ok(response), times),
+                Ok(response) => return (Ok(response), sent),
                 Err(error) => {
                     let failure = Failure::of(&error, &self.wanted.parts.method, &self.wanted.path);
-                    return (Err(failure), times);
+                    return (Err(failure), sent);
                 }
             }
         }
     }
 
     /// A 304: the stored response lives on with this fetch's stamp and its tags made anew.
-    fn validated(mut self, response: Response<Body>, times: Times, client: oneshot::Sender<Arrived>) {
+    fn validated(mut self, response: Response<Body>, sent: Sent, client: oneshot::Sender<Arrived>) {
         let Some(validator) = self.validator.take() else { return };
-        let terms = &self.wanted.route.terms;
+        let terms = &self.wanted.terms;
         let old = &validator.entry.response;
         let (fresh, storable) =
-            freshen(old, &self.wanted.parts, response.headers(), times.request, times.response, terms);
-        let entry = self.entry(fresh, response.headers());
-        let first_byte = times.first_byte;
+            freshen(old, &self.wanted.parts, response.headers(), sent.request_time, sent.response_time, terms);
+        let mut entry = self.entry(fresh, response.headers());
+        // A 304 need not repeat the fields that carry tags: what could purge the response before still can.
+        entry.tags = entry.tags.iter().chain(&validator.entry.tags).copied().collect::<BTreeSet<_>>().into_iter().collect();
+        let first_byte = sent.first_byte;
         match storable {
             Ok(()) => {
                 let entry = self.exchange.store.insert(entry);
@@ -142,10 +145,10 @@ impl Fetch {
     }
 
     /// A response with content of its own.
-    async fn arrived(mut self, response: Response<Body>, times: Times, client: oneshot::Sender<Arrived>) {
+    async fn arrived(mut self, response: Response<Body>, sent: Sent, client: oneshot::Sender<Arrived>) {
         let (head, body) = response.into_parts();
-        let first_byte = times.first_byte;
-        match self.judge(&head, &body, times) {
+        let first_byte = sent.first_byte;
+        match self.judge(&head, &body, &sent) {
             Err(reason) => {
                 // A failing backend or one client's wish says nothing about the next answer.
                 let lasting = !head.status.is_server_error() && !forbids_storing(&self.wanted);
@@ -164,7 +167,7 @@ impl Fetch {
                     first_byte,
                 };
                 let _ = client.send(arrived);
-                let plan = Plan { status, received, lifetimes, selecting, times };
+                let plan = Plan { status, received, lifetimes, selecting, sent };
                 self.fill(body, tx, plan).await;
             }
         }
@@ -175,17 +178,17 @@ impl Fetch {
         &self,
         head: &response::Parts,
         body: &Body,
-        times: Times,
+        sent: &Sent,
     ) -> Result<(Lifetimes, Selecting), &'static str> {
         let wanted = &self.wanted;
         let lifetimes = admit(
             &wanted.parts.method,
-            &wanted.parts.headers,
+            &sent.fields,
             head.status,
             &head.headers,
-            times.request,
-            times.response,
-            &wanted.route.terms,
+            sent.request_time,
+            sent.response_time,
+            &wanted.terms,
         )
         .map_err(NotStored::as_str)?;
         let selecting = match Vary::of(&head.headers, &wanted.route.vary) {
@@ -200,7 +203,7 @@ impl Fetch {
             // A content that ends with its connection might as well have been cut off.
             return Err("close-delimited");
         }
-        Ok((spread(lifetimes, wanted.route.jitter, times.response, &wanted.key), selecting))
+        Ok((spread(lifetimes, wanted.route.jitter, sent.response_time, &wanted.key), selecting))
     }
 
     /// Reads the content to its end, for the store and for the client.
@@ -237,19 +240,15 @@ impl Fetch {
     }
 
     fn store(&mut self, content: Bytes, plan: Plan) {
-        let mut headers = plan.received.clone();
-        strip_for_storage(&mut headers);
-        let initial_age = initial_age(&plan.received, plan.times.request, plan.times.response);
-        let response = StoredResponse {
-            status: plan.status,
-            headers,
-            body: content,
-            request_time: plan.times.request,
-            response_time: plan.times.response,
-            initial_age,
-            lifetimes: plan.lifetimes,
-            selecting: plan.selecting,
-        };
+        let response = StoredResponse::new(
+            plan.status,
+            plan.received.clone(),
+            content,
+            plan.sent.request_time,
+            plan.sent.response_time,
+            plan.lifetimes,
+            plan.selecting,
+        );
         let entry = self.exchange.store.insert(self.entry(response, &plan.received));
         self.lead.land(Landing::Stored(entry));
         self.exchange.hit_for_miss.remove(&self.wanted.key);
@@ -308,7 +307,7 @@ struct Plan {
     received: HeaderMap,
     lifetimes: Lifetimes,
     selecting: Selecting,
-    times: Times,
+    sent: Sent,
 }
 
 /// The store's copy of a content on its way, within the route's and the process' limits.

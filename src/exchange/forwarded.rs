@@ -197,17 +197,26 @@ fn drop_claims(headers: &mut HeaderMap) {
 /// `Via` says which version was received and by whom (RFC 9110 §7.6.3).
 fn add_via(headers: &mut HeaderMap, received: Version, name: &str) {
     let mut via = joined(headers, &VIA);
-    via.push_str(match received {
-        Version::HTTP_09 => "0.9 ",
-        Version::HTTP_10 => "1.0 ",
-        Version::HTTP_2 => "2 ",
-        Version::HTTP_3 => "3 ",
-        _ => "1.1 ",
-    });
-    via.push_str(name);
+    via.push_str(&member(received, name));
     if let Ok(value) = HeaderValue::from_str(&via) {
         headers.insert(VIA, value);
     }
+}
+
+/// Weir's own member of `Via`, for messages that were received by `version`.
+pub fn via(version: Version, name: &str) -> HeaderValue {
+    HeaderValue::from_str(&member(version, name)).unwrap_or_else(|_| HeaderValue::from_static("1.1 weir"))
+}
+
+fn member(received: Version, name: &str) -> String {
+    let version = match received {
+        Version::HTTP_09 => "0.9",
+        Version::HTTP_10 => "1.0",
+        Version::HTTP_2 => "2",
+        Version::HTTP_3 => "3",
+        _ => "1.1",
+    };
+    format!("{version} {name}")
 }
 
 /// All lines of a list field as one, with a comma after; empty where there is none (or nothing legible).

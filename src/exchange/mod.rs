@@ -29,7 +29,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use http::{Method, Request, Response, StatusCode, request};
+use http::{HeaderValue, Method, Request, Response, StatusCode, request};
 use hyper::body::{Body as _, Incoming};
 use tokio_util::task::TaskTracker;
 
@@ -93,6 +93,8 @@ pub struct Exchange {
     filling: Arc<AtomicU64>,
     tasks: TaskTracker,
     tunnels: upgrade::Tunnels,
+    /// Weir's own member of `Via`.
+    via: HeaderValue,
 }
 
 impl std::fmt::Debug for Exchange {
@@ -112,7 +114,9 @@ pub(crate) struct Inbound {
 impl Exchange {
     /// Puts it together.
     pub fn new(parts: Parts) -> Arc<Exchange> {
+        let via = forwarded::via(http::Version::HTTP_11, &parts.config.name);
         Arc::new(Exchange {
+            via,
             policy: parts.policy,
             store: parts.store,
             upstream: parts.upstream,

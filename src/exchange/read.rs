@@ -135,16 +135,16 @@ impl Exchange {
     }
 
     fn reuse(self: &Arc<Self>, wanted: &Arc<Wanted>, entry: Arc<Entry>, tier: Tier) -> Next {
-        let (headers, terms) = (&wanted.parts.headers, &wanted.route.terms);
+        let (headers, terms) = (&wanted.parts.headers, &wanted.terms);
         match reuse::decide(&entry.response, headers, self.clock.now(), terms) {
-            Reuse::Fresh { age } => Next::Done(hit(wanted, &entry, age, Outcome::Hit, tier_detail(tier))),
+            Reuse::Fresh { age } => Next::Done(self.hit(wanted, &entry, age, Outcome::Hit, tier_detail(tier))),
             Reuse::WhileRevalidate { age } => {
-                let answer = hit(wanted, &entry, age, Outcome::Stale, "stale-while-revalidate");
+                let answer = self.hit(wanted, &entry, age, Outcome::Stale, "stale-while-revalidate");
                 self.refresh(wanted, entry);
                 Next::Done(answer)
             }
             Reuse::ClientAcceptsStale { age } => {
-                Next::Done(hit(wanted, &entry, age, Outcome::Stale, "max-stale"))
+                Next::Done(self.hit(wanted, &entry, age, Outcome::Stale, "max-stale"))
             }
             Reuse::MustValidate(why) => {
                 let (forward, insists) = match why {
@@ -211,7 +211,7 @@ impl Exchange {
             }
             Ok(Arrived::Validated { entry, stored, first_byte }) => {
                 let age = entry.response.current_age(self.clock.now());
-                let response = deliver(&wanted.parts.method, &wanted.parts.headers, &entry.response, age);
+                let response = deliver(&wanted.parts.method, &wanted.parts.headers, &entry.response, age, &self.via);
                 let mut answer = Answer::forwarded(response, Outcome::Revalidated, need.forward, need.detail);
                 answer.status.forward_status = Some(StatusCode::NOT_MODIFIED.as_u16());
                 answer.status.stored = stored;
@@ -255,7 +255,7 @@ impl Exchange {
     /// Takes another request's response, if it answers this one too: live after the wait, selected by these
     /// fields, and reusable.
     fn share(&self, wanted: &Wanted, need: &Need, entry: &Arc<Entry>) -> Option<Answer> {
-        let (headers, terms) = (&wanted.parts.headers, &wanted.route.terms);
+        let (headers, terms) = (&wanted.parts.headers, &wanted.terms);
         let live = self.store.coherence().liveness(&entry.stamp, &entry.tags) == Liveness::Live;
         if !live || entry.key != wanted.key || !entry.response.selecting.matches(headers) {
             return None;
@@ -263,7 +263,7 @@ impl Exchange {
         let Reuse::Fresh { age } = reuse::decide(&entry.response, headers, self.clock.now(), terms) else {
             return None;
         };
-        let response = deliver(&wanted.parts.method, headers, &entry.response, age);
+        let response = deliver(&wanted.parts.method, headers, &entry.response, age, &self.via);
         let mut answer = Answer::forwarded(response, Outcome::Coalesced, need.forward, need.detail);
         answer.status.collapsed = true;
         answer.age = Some(age);
@@ -273,10 +273,22 @@ impl Exchange {
     /// A stale response in place of a failed fetch (RFC 5861 §4), if it is still live.
     fn stand_in(&self, wanted: &Wanted, entry: &Arc<Entry>) -> Option<Answer> {
         let (headers, now) = (&wanted.parts.headers, self.clock.now());
-        let allowed = reuse::on_error(&entry.response, headers, now, &wanted.route.terms);
+        let allowed = reuse::on_error(&entry.response, headers, now, &wanted.terms);
         let live = self.store.coherence().liveness(&entry.stamp, &entry.tags) == Liveness::Live;
         (allowed && live)
-            .then(|| hit(wanted, entry, entry.response.current_age(now), Outcome::Stale, "stale-if-error"))
+            .then(|| self.hit(wanted, entry, entry.response.current_age(now), Outcome::Stale, "stale-if-error"))
+    }
+
+    /// An answer from the store.
+    fn hit(&self, wanted: &Wanted, entry: &Entry, age: Duration, outcome: Outcome, detail: &'static str) -> Answer {
+        let response = deliver(&wanted.parts.method, &wanted.parts.headers, &entry.response, age, &self.via);
+        let status = CacheStatus {
+            hit: true,
+            ttl: Some(ttl_seconds(entry.response.lifetimes.fresh, age)),
+            detail: Some(detail),
+            ..CacheStatus::default()
+        };
+        Answer { response, outcome, status, route: None, age: Some(age), upstream: None }
     }
 
     /// Refreshes a stale entry behind the answer, unless somebody does already.
@@ -315,17 +327,6 @@ fn flight_key(wanted: &Wanted, need: &Need) -> CacheKey {
         }
         _ => wanted.key,
     }
-}
-
-fn hit(wanted: &Wanted, entry: &Entry, age: Duration, outcome: Outcome, detail: &'static str) -> Answer {
-    let response = deliver(&wanted.parts.method, &wanted.parts.headers, &entry.response, age);
-    let status = CacheStatus {
-        hit: true,
-        ttl: Some(ttl_seconds(entry.response.lifetimes.fresh, age)),
-        detail: Some(detail),
-        ..CacheStatus::default()
-    };
-    Answer { response, outcome, status, route: None, age: Some(age), upstream: None }
 }
 
 /// The upstream's response for the client that began the fetch. Its conditions were not sent on, so they are

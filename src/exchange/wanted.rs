@@ -16,6 +16,7 @@ use crate::policy::subject::{self, Bypass, Subject};
 use crate::policy::tags::{Facts, Json, Tag};
 use crate::semantics::fields;
 use crate::semantics::stored::StoredResponse;
+use crate::semantics::storing::Terms;
 use crate::semantics::validation::{CONDITIONAL, conditional_fields};
 use crate::server::Peer;
 
@@ -31,6 +32,8 @@ pub(crate) struct Wanted {
     /// The normalised query: keyed, and forwarded.
     pub(crate) query: String,
     pub(crate) subject: Subject,
+    /// The route's words as they hold for this caller.
+    pub(crate) terms: Terms,
     pub(crate) key: CacheKey,
     /// A keyed body.
     pub(crate) body: Option<Bytes>,
@@ -64,7 +67,9 @@ impl Exchange {
         let query = route.query.normalise(inbound.parts.uri.query());
         let key = self.key(&inbound, &route, &path, &query, &subject, body.as_ref());
         let Inbound { parts, peer, .. } = inbound;
-        Ok(Wanted { route, params, parts, peer, path, query, subject, key, body })
+        // What nobody in particular gets, everybody without credentials may get: then `private` is an obstacle.
+        let terms = Terms { per_subject: route.terms.per_subject && !subject.anonymous, ..route.terms.clone() };
+        Ok(Wanted { route, params, parts, peer, path, query, subject, terms, key, body })
     }
 
     /// What can be told from the head alone.
@@ -80,7 +85,7 @@ impl Exchange {
         let view = self.store.coherence().view();
         let now = self.clock.now();
         let subject =
-            subject::identify(route, headers, &self.keys.load(), &view.secret, now).map_err(Bypass::as_str)?;
+            subject::identify(route, headers, &self.keys.load(), &view.secret, now).map_err(Bypass::token)?;
         Ok((path, subject))
     }
 
