@@ -6,7 +6,6 @@
 
 use std::sync::Arc;
 
-
 use jsonwebtoken::jwk::{AlgorithmParameters, Jwk, KeyOperations, PublicKeyUse};
 use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey, DecodingKeyKind, Header, Validation};
 use serde_json::{Map, Value};
@@ -41,13 +40,17 @@ impl KeySet {
     /// Parses a JWKS document (RFC 7517); keys it cannot use are skipped and counted. A document without a single
     /// usable key is an error.
     pub fn from_jwks(name: &str, json: &[u8]) -> Result<(KeySet, usize), String> {
-        let document: Value = serde_json::from_slice(json).map_err(|e| format!("key set `{name}` is no JSON: {e}"))?;
+        let document: Value =
+            serde_json::from_slice(json).map_err(|e| format!("key set `{name}` is no JSON: {e}"))?;
         let listed = document
             .get("keys")
             .and_then(Value::as_array)
             .ok_or_else(|| format!("key set `{name}` has no list `keys` (RFC 7517 §5)"))?;
         if listed.len() > MAX_KEYS {
-            return Err(format!("key set `{name}` has {} keys; at most {MAX_KEYS} are allowed", listed.len()));
+            return Err(format!(
+                "key set `{name}` has {} keys; at most {MAX_KEYS} are allowed",
+                listed.len()
+            ));
         }
         let keys: Vec<VerificationKey> = listed.iter().filter_map(key_from_jwk).collect();
         let skipped = listed.len() - keys.len();
@@ -72,7 +75,9 @@ impl KeySet {
     pub fn from_pem(name: &str, pem: &[u8]) -> Result<KeySet, String> {
         let text = String::from_utf8_lossy(pem);
         if text.contains("PRIVATE KEY-----") {
-            return Err(format!("key set `{name}` is a private key; Weir only verifies, give it the public key"));
+            return Err(format!(
+                "key set `{name}` is a private key; Weir only verifies, give it the public key"
+            ));
         }
         let key = [DecodingKey::from_rsa_pem, DecodingKey::from_ec_pem, DecodingKey::from_ed_pem]
             .into_iter()
@@ -174,11 +179,14 @@ fn verify_signature(
     let selectable = |key: &&VerificationKey| header.kid.is_none() || key.kid.is_none() || named(key);
     let fitting = keys.keys.iter().filter(selectable).filter(|key| key.algorithms.contains(&header.alg));
     for key in fitting.take(MAX_TRIED) {
-        if let Ok(data) = jsonwebtoken::decode::<Map<String, Value>>(token, &key.key, &signature_only(header.alg)) {
+        if let Ok(data) =
+            jsonwebtoken::decode::<Map<String, Value>>(token, &key.key, &signature_only(header.alg))
+        {
             return Ok(data.claims);
         }
     }
-    let might_be_new = keys.keys.is_empty() || header.kid.is_some() && !keys.keys.iter().any(|key| named(&key));
+    let might_be_new =
+        keys.keys.is_empty() || header.kid.is_some() && !keys.keys.iter().any(|key| named(&key));
     Err(if might_be_new && !keys.is_fixed() { Bypass::UnknownKey } else { Bypass::UnverifiedToken })
 }
 
@@ -261,7 +269,9 @@ pub(super) fn tag_values(value: &Value) -> Vec<String> {
         Value::String(text) => vec![text.clone()],
         Value::Bool(flag) => vec![flag.to_string()],
         Value::Number(number) if !number.is_f64() => vec![number.to_string()],
-        Value::Array(items) if !items.iter().any(Value::is_array) => items.iter().flat_map(tag_values).collect(),
+        Value::Array(items) if !items.iter().any(Value::is_array) => {
+            items.iter().flat_map(tag_values).collect()
+        }
         _ => Vec::new(),
     }
 }

@@ -217,7 +217,8 @@ mod tests {
     #[test]
     fn variants_differ_by_names_values_and_absence() {
         let primary = sample().key();
-        let field = |name: &str, value: Option<&str>| (name.parse().unwrap(), value.map(|v| v.parse().unwrap()));
+        let field =
+            |name: &str, value: Option<&str>| (name.parse().unwrap(), value.map(|v| v.parse().unwrap()));
         let all = [
             Selecting(vec![]),
             Selecting(vec![field("accept", None)]),

@@ -182,8 +182,11 @@ pub fn caller(
 /// Removes what `route.ignore` names, and override fields, from a request about to be forwarded.
 pub fn strip_ignored(route: &Route, headers: &mut HeaderMap) {
     let ignored = Ignored(&route.ignore);
-    let doomed: Vec<HeaderName> =
-        headers.keys().filter(|name| ignored.field(name) || with_hyphens(name, is_override)).cloned().collect();
+    let doomed: Vec<HeaderName> = headers
+        .keys()
+        .filter(|name| ignored.field(name) || with_hyphens(name, is_override))
+        .cloned()
+        .collect();
     for name in doomed {
         headers.remove(name);
     }
@@ -203,9 +206,10 @@ impl Ignored<'_> {
     fn cookie(self, cookie: &Cookie<'_>) -> bool {
         let Some(name) = cookie.name else { return false };
         !cookie.is_unclear()
-            && self.0.iter().any(
-                |one| matches!(one, IgnoredCredential::Cookie(pattern) if name_matches(pattern, name)),
-            )
+            && self
+                .0
+                .iter()
+                .any(|one| matches!(one, IgnoredCredential::Cookie(pattern) if name_matches(pattern, name)))
     }
 }
 
@@ -258,7 +262,9 @@ fn refuse_foreign(spec: &SubjectSpec, ignored: Ignored<'_>, headers: &HeaderMap)
 
 fn speaks_for_somebody(name: &HeaderName) -> bool {
     // Named here as well, so that promise 1 does not hang on one table alone.
-    *name == header::AUTHORIZATION || *name == header::PROXY_AUTHORIZATION || with_hyphens(name, is_credential)
+    *name == header::AUTHORIZATION
+        || *name == header::PROXY_AUTHORIZATION
+        || with_hyphens(name, is_credential)
 }
 
 /// Asks about a name, and about its spelling with hyphens if it has underscores.
