@@ -26,7 +26,9 @@ pub struct Env(BTreeMap<String, String>);
 impl Env {
     /// The process's environment; variables that are not UTF-8 are left out.
     pub fn system() -> Env {
-        std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))).collect()
+        std::env::vars_os()
+            .filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)))
+            .collect()
     }
 
     /// No variables at all.
@@ -255,9 +257,11 @@ pub(crate) fn apply<'i>(document: &mut Document<'i>, env: &'i Env) {
         let [candidate] = meant.as_slice() else {
             let paths: Vec<String> = meant.iter().map(|c| tree::show_path(&c.path)).collect();
             document
-                .add(Problem::new(Severity::Error, format!("environment variable {name}"), format!(
-                    "the variable could mean {}", paths.join(" or ")
-                )))
+                .add(Problem::new(
+                    Severity::Error,
+                    format!("environment variable {name}"),
+                    format!("the variable could mean {}", paths.join(" or ")),
+                ))
                 .help("rename one of the two in the file");
             continue;
         };
@@ -339,7 +343,9 @@ fn value_of<'i>(kind: Kind, text: Cow<'i, str>) -> Result<Spanned<DeValue<'i>>, 
     match kind {
         Text | Secret => Ok(string),
         // A word that is no scalar stays a string: the setting itself then says what it wants.
-        Scalar => Ok(parse(typed).filter(|v| !v.get_ref().is_table() && !v.get_ref().is_array()).unwrap_or(string)),
+        Scalar => {
+            Ok(parse(typed).filter(|v| !v.get_ref().is_table() && !v.get_ref().is_array()).unwrap_or(string))
+        }
         Any if trimmed.starts_with(['{', '[']) || trimmed == "true" || trimmed == "false" => {
             parse(typed).ok_or("a value as it would be typed in the file")
         }
@@ -511,9 +517,10 @@ fn is_secret(path: &[Seg]) -> bool {
 /// `"${VAR}"` and nothing else: worth showing, and no secret.
 fn is_bare_reference(typed: &str) -> bool {
     let inside = typed.trim_matches(['"', '\'']);
-    inside.strip_prefix("${").and_then(|t| t.strip_suffix('}')).is_some_and(|name| {
-        !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
-    })
+    inside
+        .strip_prefix("${")
+        .and_then(|t| t.strip_suffix('}'))
+        .is_some_and(|name| !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_'))
 }
 
 /// The same for a file that does not parse, where nothing says what is a value: hides whatever follows the name

@@ -127,8 +127,12 @@ impl fmt::Display for Problem {
             let number = if self.line > 0 { self.line.to_string() } else { String::new() };
             write!(f, "\n{:margin$} |", "")?;
             write!(f, "\n{number:margin$} | {}", excerpt.text)?;
-            let lead: String =
-                excerpt.text.chars().take(excerpt.start).map(|c| if c == '\t' { '\t' } else { ' ' }).collect();
+            let lead: String = excerpt
+                .text
+                .chars()
+                .take(excerpt.start)
+                .map(|c| if c == '\t' { '\t' } else { ' ' })
+                .collect();
             write!(f, "\n{:margin$} | {lead}{}", "", "^".repeat(excerpt.length))?;
         }
         if let Some(allowed) = &self.allowed {

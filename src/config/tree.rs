@@ -73,8 +73,7 @@ impl<'i> Document<'i> {
         }
         let mut root = root.into_inner();
         normalise(&mut root);
-        let mut document =
-            Document { sources, root, problems, places: Vec::new(), removed: BTreeSet::new() };
+        let mut document = Document { sources, root, problems, places: Vec::new(), removed: BTreeSet::new() };
         document.index();
         document
     }
@@ -104,7 +103,12 @@ impl<'i> Document<'i> {
     }
 
     /// Adds a finding at a place.
-    pub(crate) fn report(&mut self, severity: Severity, span: &Range<usize>, message: String) -> &mut Problem {
+    pub(crate) fn report(
+        &mut self,
+        severity: Severity,
+        span: &Range<usize>,
+        message: String,
+    ) -> &mut Problem {
         let mut problem = self.sources.problem(severity, span, message);
         problem.path = self.path_of(span);
         self.add(problem)
@@ -191,7 +195,6 @@ impl<'i> Document<'i> {
             self.sources.mask(range);
         }
     }
-
 }
 
 /// `upstream = "http://…"` is short for `[upstream] url = "http://…"`.

@@ -18,7 +18,8 @@ pub(crate) type Text = Spanned<String>;
 pub(crate) const DURATION_FORM: &str =
     "a duration in quotes with its unit, such as \"250ms\", \"5s\", \"1m 30s\", \"12h\", \"1d\"";
 /// What a size may look like.
-pub(crate) const SIZE_FORM: &str = "bytes as a number, or a size such as \"64KiB\", \"8MiB\", \"1GiB\", \"512KB\"";
+pub(crate) const SIZE_FORM: &str =
+    "bytes as a number, or a size such as \"64KiB\", \"8MiB\", \"1GiB\", \"512KB\"";
 
 /// `"1m 30s"`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -177,7 +178,7 @@ impl<'de> Deserialize<'de> for Secret {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         const FORM: &str = "expected a string in quotes; the value is not shown because it is a secret";
         struct V;
-        impl Visitor<'_> for V {
+        impl<'v> Visitor<'v> for V {
             type Value = Secret;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a string")
@@ -200,7 +201,7 @@ impl<'de> Deserialize<'de> for Secret {
             fn visit_f64<E: de::Error>(self, _: f64) -> Result<Secret, E> {
                 Err(E::custom(format!("a number, {FORM}")))
             }
-            fn visit_map<A: MapAccess<'_>>(self, _: A) -> Result<Secret, A::Error> {
+            fn visit_map<A: MapAccess<'v>>(self, _: A) -> Result<Secret, A::Error> {
                 Err(de::Error::custom(format!("a table or date, {FORM}")))
             }
         }
@@ -390,7 +391,8 @@ mod tests {
 
     #[test]
     fn sizes() {
-        for (text, want) in [("8MiB", 8 << 20), ("512KB", 512_000), ("0", 0), ("10 b", 10), ("1GiB", 1 << 30)] {
+        for (text, want) in [("8MiB", 8 << 20), ("512KB", 512_000), ("0", 0), ("10 b", 10), ("1GiB", 1 << 30)]
+        {
             assert_eq!(size(text), Ok(want), "{text}");
         }
         for text in ["", "MiB", "-1", "8 cows", "99999999999999999999", "99999999999TiB", "1.5MiB"] {

@@ -11,6 +11,9 @@ mod routes;
 mod sections;
 mod subjects;
 
+pub(super) use self::checks::show_ignored;
+pub(super) use self::sections::without_credentials;
+
 use std::ops::{Range, RangeInclusive};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

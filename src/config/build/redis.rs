@@ -104,8 +104,11 @@ impl Builder<'_, '_> {
             None => (None, None),
         };
         if [&user, &password].into_iter().flatten().any(|part| part.contains(['/', '#', ' ', '@'])) {
-            self.error(span, "the user name or password in the Redis URL has characters that must be escaped")
-                .help("write them percent-encoded, or leave them to `username` and `password`");
+            self.error(
+                span,
+                "the user name or password in the Redis URL has characters that must be escaped",
+            )
+            .help("write them percent-encoded, or leave them to `username` and `password`");
             return None;
         }
         let database = database.map(str::to_owned);
@@ -132,7 +135,8 @@ impl Builder<'_, '_> {
         };
         let port = self.count(given.port.as_ref(), 6379, 1..=65_535);
         let name = host.get_ref().trim();
-        let bracketed = if name.contains(':') && !name.starts_with('[') { format!("[{name}]") } else { name.to_owned() };
+        let bracketed =
+            if name.contains(':') && !name.starts_with('[') { format!("[{name}]") } else { name.to_owned() };
         let Some(authority) = authority_with_port(&format!("{bracketed}:{port}")) else {
             self.error(&host.span(), format!("`{name}` is not a host name or address"))
                 .allowed("a host name or IP address alone; the port goes into `port`");
@@ -176,7 +180,8 @@ impl Builder<'_, '_> {
         }
         let encode = |text: &str| utf8_percent_encode(text, USERINFO).to_string();
         let user = address.user.clone().or_else(|| username.map(|u| encode(u.get_ref())));
-        let password = address.password.clone().or_else(|| given.password.as_ref().map(|p| encode(&p.get_ref().0)));
+        let password =
+            address.password.clone().or_else(|| given.password.as_ref().map(|p| encode(&p.get_ref().0)));
         match (user, password) {
             (None, None) => String::new(),
             (Some(user), None) => format!("{user}@"),

@@ -164,8 +164,11 @@ impl Builder<'_, '_> {
         let vary = from.vary.map(|v| self.vary(v)).unwrap_or_default();
         let own_max = self.size(from.max_body, max_body, 1..=1 << 30);
         if let Some(typed) = from.max_body.filter(|_| own_max > max_body) {
-            self.error_once(&typed.span(), format!("`max_body` is larger than [cache] max_body, {}", show_size(max_body)))
-                .map(|p| p.allowed(format!("1B to {}", show_size(max_body))));
+            self.error_once(
+                &typed.span(),
+                format!("`max_body` is larger than [cache] max_body, {}", show_size(max_body)),
+            )
+            .map(|p| p.allowed(format!("1B to {}", show_size(max_body))));
         }
         let subject = subject?;
         self.check_ignored_subject(from, &subject, &ignore);
@@ -174,7 +177,12 @@ impl Builder<'_, '_> {
         Some(Route {
             index: 0,
             name: UNLISTED.into(),
-            matcher: Matcher { methods: vec![Method::GET], path: nothing, host: None, conditions: Vec::new() },
+            matcher: Matcher {
+                methods: vec![Method::GET],
+                path: nothing,
+                host: None,
+                conditions: Vec::new(),
+            },
             cache: true,
             terms: Terms { per_subject, ..terms },
             jitter,
@@ -208,7 +216,10 @@ impl Builder<'_, '_> {
                 name: UNLISTED.into(),
                 matcher: Matcher {
                     methods: vec![Method::GET],
-                    path: PathTemplate { text: "/**".into(), segments: vec![crate::policy::path::Segment::Rest] },
+                    path: PathTemplate {
+                        text: "/**".into(),
+                        segments: vec![crate::policy::path::Segment::Rest],
+                    },
                     host: None,
                     conditions: Vec::new(),
                 },
@@ -319,9 +330,10 @@ impl Builder<'_, '_> {
     /// Whether an error at this very place is known already: what many routes inherit is wrong only once.
     fn reported(&self, span: &Range<usize>) -> bool {
         let probe = self.document.sources.problem(super::Severity::Error, span, String::new());
-        self.document.problems.iter().any(|p| {
-            p.is_error() && p.file == probe.file && (p.line, p.column) == (probe.line, probe.column)
-        })
+        self.document
+            .problems
+            .iter()
+            .any(|p| p.is_error() && p.file == probe.file && (p.line, p.column) == (probe.line, probe.column))
     }
 
     fn error_once(&mut self, span: &Range<usize>, message: String) -> Option<&mut super::Problem> {
@@ -349,7 +361,11 @@ impl Builder<'_, '_> {
                 self.error_once(&name.span(), message).map(|p| p.help("take it out of one of the two"));
             }
         }
-        QueryRules { ignore: names(&given.ignore), only: given.only.as_deref().map(names), sets: names(&given.sets) }
+        QueryRules {
+            ignore: names(&given.ignore),
+            only: given.only.as_deref().map(names),
+            sets: names(&given.sets),
+        }
     }
 
     fn ignored(&mut self, given: &[Text]) -> Vec<IgnoredCredential> {
@@ -404,8 +420,11 @@ impl Builder<'_, '_> {
                 (IgnoredCredential::Cookie(_), TokenSource::Header(_)) => false,
             };
             if let Some(span) = from.ignore.and_then(|i| i.get(at)).map(Spanned::span).filter(|_| same) {
-                self.error_once(&span, "this is the route's own subject: it cannot be of no influence".to_owned())
-                    .map(|p| p.help("take it out of `ignore`, or say `subject = \"none\"`"));
+                self.error_once(
+                    &span,
+                    "this is the route's own subject: it cannot be of no influence".to_owned(),
+                )
+                .map(|p| p.help("take it out of `ignore`, or say `subject = \"none\"`"));
             }
         }
     }
@@ -433,15 +452,21 @@ impl Builder<'_, '_> {
         let name = text.strip_prefix("*.").unwrap_or(&text);
         let parsed = name.parse::<http::uri::Authority>();
         if name.is_empty() || name.contains(['*', '/', '@', ' ']) || parsed.is_err() {
-            self.error(&typed.span(), format!("`{}` is not a host", typed.get_ref()))
-                .allowed("\"any\", \"api.example.com\", \"*.example.com\", with a port where it is not the default");
+            self.error(&typed.span(), format!("`{}` is not a host", typed.get_ref())).allowed(
+                "\"any\", \"api.example.com\", \"*.example.com\", with a port where it is not the default",
+            );
             return (false, None);
         }
         (false, Some(text))
     }
 
     /// `GET|POST /x/{id}` with the conditions of `when`.
-    pub(super) fn matcher(&mut self, pattern: Option<&Text>, host: Option<String>, when: Option<&When>) -> Option<Matcher> {
+    pub(super) fn matcher(
+        &mut self,
+        pattern: Option<&Text>,
+        host: Option<String>,
+        when: Option<&When>,
+    ) -> Option<Matcher> {
         let conditions = when.map(|w| self.conditions(w)).unwrap_or_default();
         let pattern = pattern?;
         let (text, span) = (pattern.get_ref().trim(), pattern.span());
@@ -460,7 +485,8 @@ impl Builder<'_, '_> {
                 Some(method) if all.contains(&method) => {}
                 Some(method) => all.push(method),
                 None => {
-                    let at = self.document.sources.within(&span, if name.is_empty() { methods } else { name });
+                    let at =
+                        self.document.sources.within(&span, if name.is_empty() { methods } else { name });
                     self.error(&at, format!("`{name}` is not a method"))
                         .allowed("methods in capitals with `|` between them, such as \"GET|POST\"");
                     return None;
@@ -485,7 +511,8 @@ impl Builder<'_, '_> {
 
     fn conditions(&mut self, when: &When) -> Vec<Condition> {
         let mut all = Vec::new();
-        let header = |b: &mut Self, name: &Text, value| b.header_name(name).map(|n| Condition::Header(n, value));
+        let header =
+            |b: &mut Self, name: &Text, value| b.header_name(name).map(|n| Condition::Header(n, value));
         for (name, value) in &when.header {
             let Some(value) = self.wanted(value) else { continue };
             all.extend(header(self, name, value));
@@ -529,7 +556,9 @@ impl Builder<'_, '_> {
                 let help = match *method {
                     Method::HEAD => "GET routes answer HEAD, too",
                     Method::OPTIONS | Method::TRACE => "such requests pass through without a route",
-                    _ => "what a mutation purges is said in [[purge]]; `cache = false` lets a route pass through",
+                    _ => {
+                        "what a mutation purges is said in [[purge]]; `cache = false` lets a route pass through"
+                    }
                 };
                 self.error(&at, format!("answers to {method} are not cached"))
                     .allowed("GET, POST with a `body`, QUERY")
@@ -542,7 +571,10 @@ impl Builder<'_, '_> {
         let has = |name: &str| matcher.is_some_and(|m| m.methods.iter().any(|m| m.as_str() == name));
         let (posts, queries) = (has("POST"), has(QUERY_METHOD));
         let Some(given) = &typed.body else {
-            if posts && cache && let Some(pattern) = &typed.pattern {
+            if posts
+                && cache
+                && let Some(pattern) = &typed.pattern
+            {
                 let path = self.document.path_of(&pattern.span()).replace(".match", ".body");
                 if !self.document.was_damaged(&path) {
                     let at = self.document.sources.within(&pattern.span(), "POST");

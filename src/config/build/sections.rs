@@ -16,7 +16,8 @@ use crate::upstream::UpstreamConfig;
 use toml::Spanned;
 
 const URL_FORM: &str = "\"http://host:port\" or \"https://host\", without a path";
-const ADDRESS_FORM: &str = "an IP address and a port, such as \"127.0.0.1:8080\", \"0.0.0.0:8080\" or \"[::]:8080\"";
+const ADDRESS_FORM: &str =
+    "an IP address and a port, such as \"127.0.0.1:8080\", \"0.0.0.0:8080\" or \"[::]:8080\"";
 /// Secrets shorter than this can be guessed.
 const LEAST_SECRET: usize = 32;
 const LEVELS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "off"];
@@ -89,7 +90,8 @@ impl Builder<'_, '_> {
             return Some(address);
         }
         let span = given.map(Spanned::span)?;
-        let problem = self.error(&span, format!("`{typed}` is not an address to listen on")).allowed(ADDRESS_FORM);
+        let problem =
+            self.error(&span, format!("`{typed}` is not an address to listen on")).allowed(ADDRESS_FORM);
         problem.about(path);
         if let Some(port) = typed.strip_prefix(':').or(Some(typed)).filter(|p| p.parse::<u16>().is_ok()) {
             problem.help(format!("for every address of this machine: \"0.0.0.0:{port}\""));
@@ -97,7 +99,11 @@ impl Builder<'_, '_> {
         None
     }
 
-    pub(super) fn upstream(&mut self, given: &Upstream, listen: Option<SocketAddr>) -> Option<UpstreamConfig> {
+    pub(super) fn upstream(
+        &mut self,
+        given: &Upstream,
+        listen: Option<SocketAddr>,
+    ) -> Option<UpstreamConfig> {
         let origin = match &given.url {
             Some(url) => self.upstream_url(url, listen),
             None => {
@@ -111,7 +117,11 @@ impl Builder<'_, '_> {
             origin: Uri::default(),
             preserve_host: given.preserve_host.unwrap_or(true),
             connect_timeout: self.duration(given.connect_timeout.as_ref(), secs(5), MS * 10..=secs(600)),
-            first_byte_timeout: self.duration(given.first_byte_timeout.as_ref(), secs(60), MS * 10..=secs(86_400)),
+            first_byte_timeout: self.duration(
+                given.first_byte_timeout.as_ref(),
+                secs(60),
+                MS * 10..=secs(86_400),
+            ),
             idle_timeout: self.duration(given.idle_timeout.as_ref(), secs(60), Duration::ZERO..=secs(86_400)),
             keep_alive: self.duration(given.keep_alive.as_ref(), secs(4), Duration::ZERO..=secs(3600)),
             max_connections: self.count(given.max_connections.as_ref(), 1024, 1..=65_536) as usize,
@@ -122,7 +132,11 @@ impl Builder<'_, '_> {
 
     fn upstream_url(&mut self, url: &Text, listen: Option<SocketAddr>) -> Option<Uri> {
         let (typed, span) = (url.get_ref().trim(), url.span());
-        if typed.split("://").nth(1).is_some_and(|rest| rest.split('/').next().is_some_and(|a| a.contains('@'))) {
+        if typed
+            .split("://")
+            .nth(1)
+            .is_some_and(|rest| rest.split('/').next().is_some_and(|a| a.contains('@')))
+        {
             self.error(&span, "the URL holds a user name or password, which Weir would not send")
                 .allowed(URL_FORM);
             return None;
@@ -137,9 +151,9 @@ impl Builder<'_, '_> {
         let path = uri.path_and_query().map_or("/", |p| p.as_str());
         if path != "/" {
             let at = self.document.sources.within(&span, path);
-            self.error(&at, format!("the URL has a path, `{path}`")).allowed(URL_FORM).help(
-                "Weir forwards each request's own path; a backend below a path is not supported",
-            );
+            self.error(&at, format!("the URL has a path, `{path}`"))
+                .allowed(URL_FORM)
+                .help("Weir forwards each request's own path; a backend below a path is not supported");
             return None;
         }
         if listen.is_some_and(|l| is_own_listener(&uri, l)) {
@@ -168,14 +182,19 @@ impl Builder<'_, '_> {
             header_timeout: self.duration(given.header_timeout.as_ref(), secs(30), MS * 100..=secs(600)),
             idle_timeout: self.duration(given.idle_timeout.as_ref(), secs(75), MS * 100..=secs(86_400)),
             // At most 16 MiB: fits every usize.
-            max_header_bytes: self.size(given.max_header_bytes.as_ref(), 64 << 10, 8 << 10..=16 << 20) as usize,
+            max_header_bytes: self.size(given.max_header_bytes.as_ref(), 64 << 10, 8 << 10..=16 << 20)
+                as usize,
             max_connections: self.count(given.max_connections.as_ref(), 10_000, 1..=1_000_000) as usize,
             max_streams: self.count(given.max_streams.as_ref(), 200, 1..=10_000),
         };
         ServerPart {
             limits,
             drain_timeout: self.duration(given.drain_timeout.as_ref(), secs(30), Duration::ZERO..=secs(3600)),
-            drain_delay: self.duration(given.drain_delay.as_ref(), Duration::ZERO, Duration::ZERO..=secs(600)),
+            drain_delay: self.duration(
+                given.drain_delay.as_ref(),
+                Duration::ZERO,
+                Duration::ZERO..=secs(600),
+            ),
             trust: self.trust(given.trust_forwarded.as_ref()),
             probes: given.probes.unwrap_or(false),
         }
@@ -192,8 +211,9 @@ impl Builder<'_, '_> {
                         Some(network) => all.push(network),
                         None => {
                             let message = format!("`{}` is not a network", typed.get_ref());
-                            self.error(&typed.span(), message)
-                                .allowed("an address with a prefix length, such as \"10.0.0.0/8\" or \"fd00::/8\"");
+                            self.error(&typed.span(), message).allowed(
+                                "an address with a prefix length, such as \"10.0.0.0/8\" or \"fd00::/8\"",
+                            );
                         }
                     }
                 }
@@ -203,7 +223,11 @@ impl Builder<'_, '_> {
     }
 
     /// The outer `None` = wrong; the inner = switched off.
-    pub(super) fn admin(&mut self, given: &Admin, traffic: Option<SocketAddr>) -> Option<Option<AdminConfig>> {
+    pub(super) fn admin(
+        &mut self,
+        given: &Admin,
+        traffic: Option<SocketAddr>,
+    ) -> Option<Option<AdminConfig>> {
         let listen = self.address("admin.listen", given.listen.as_ref(), "127.0.0.1:8081");
         let token = given.token.as_ref().map(|t| t.get_ref().0.clone());
         if let Some(given) = given.token.as_ref().filter(|t| t.get_ref().0.trim().is_empty()) {
@@ -222,9 +246,14 @@ impl Builder<'_, '_> {
                     .help("give one of `listen` and `[admin] listen` another port");
             }
             if !listen.ip().is_loopback() && token.is_none() && !self.document.was_removed("admin.token") {
-                self.warn(&span, format!("the admin listener {listen} can be reached from outside and has no token"))
-                    .help("whatever changes something stays refused without `[admin] token`, but health, metrics \
-                           and statistics are open to all");
+                self.warn(
+                    &span,
+                    format!("the admin listener {listen} can be reached from outside and has no token"),
+                )
+                .help(
+                    "whatever changes something stays refused without `[admin] token`, but health, metrics \
+                           and statistics are open to all",
+                );
             }
         }
         Some(Some(AdminConfig { listen, token }))
@@ -260,18 +289,25 @@ impl Builder<'_, '_> {
 
     /// Sizes that make sense alone but not together.
     fn cache_relations(&mut self, given: &Cache, part: &CachePart, has_redis: bool) {
-        let size_place = |a: &Option<Spanned<_>>, b: &Option<Spanned<_>>| a.as_ref().or(b.as_ref()).map(Spanned::span);
+        let size_place =
+            |a: &Option<Spanned<_>>, b: &Option<Spanned<_>>| a.as_ref().or(b.as_ref()).map(Spanned::span);
         if let Some(span) = size_place(&given.memory, &given.max_body) {
             if part.memory == 0 && !has_redis {
                 self.warn(&span, "without memory and without [redis] nothing can be kept");
             } else if part.memory > 0 && part.memory < part.max_body {
-                self.warn(&span, "`memory` is smaller than `max_body`: the largest answers never fit into memory");
+                self.warn(
+                    &span,
+                    "`memory` is smaller than `max_body`: the largest answers never fit into memory",
+                );
             }
         }
         if let Some(span) = size_place(&given.max_fill, &given.max_body)
             && part.max_fill < part.max_body
         {
-            self.warn(&span, "`max_fill` is smaller than `max_body`: the largest answers can never be stored");
+            self.warn(
+                &span,
+                "`max_fill` is smaller than `max_body`: the largest answers can never be stored",
+            );
         }
     }
 
@@ -296,10 +332,12 @@ impl Builder<'_, '_> {
         let typed = given.get_ref();
         let good = |c: char| c.is_ascii_alphanumeric() || extra.contains(c);
         if typed.is_empty() || typed.len() > 64 || !typed.chars().all(good) {
-            self.error(&given.span(), format!("`{typed}` cannot be a name here")).about(path).allowed(format!(
-                "1 to 64 letters, digits and {}",
-                extra.chars().map(|c| format!("`{c}`")).collect::<Vec<_>>().join(" ")
-            ));
+            self.error(&given.span(), format!("`{typed}` cannot be a name here")).about(path).allowed(
+                format!(
+                    "1 to 64 letters, digits and {}",
+                    extra.chars().map(|c| format!("`{c}`")).collect::<Vec<_>>().join(" ")
+                ),
+            );
         }
         typed.clone()
     }
@@ -311,10 +349,8 @@ impl Builder<'_, '_> {
             let bad = words().find(|w| !LEVELS.contains(&w.to_ascii_lowercase().as_str())).map(str::to_owned);
             if let Some(bad) = bad {
                 let at = self.document.sources.within(&typed.span(), &bad);
-                self.error(&at, format!("`{bad}` is not a log level")).allowed(format!(
-                    "{}, or a list such as \"info,weir::store=debug\"",
-                    LEVELS.join(", ")
-                ));
+                self.error(&at, format!("`{bad}` is not a log level"))
+                    .allowed(format!("{}, or a list such as \"info,weir::store=debug\"", LEVELS.join(", ")));
             }
         }
         let json = match given.format {
@@ -336,7 +372,9 @@ impl Builder<'_, '_> {
             let path = self.document.path_of(&entry.span());
             let keys = entry.get_ref();
             match &keys.name {
-                None => self.missing(&path, Some(&entry.span()), "name", "a name that `keys = \"…\"` refers to"),
+                None => {
+                    self.missing(&path, Some(&entry.span()), "name", "a name that `keys = \"…\"` refers to")
+                }
                 Some(name) if parts.iter().any(|p| p.name == *name.get_ref()) => {
                     self.error(&name.span(), format!("two key sets are called `{}`", name.get_ref()));
                 }
@@ -443,7 +481,7 @@ fn is_own_listener(upstream: &Uri, listen: SocketAddr) -> bool {
 }
 
 /// A URL fit for a message.
-pub(super) fn without_credentials(url: &str) -> String {
+pub(in crate::config) fn without_credentials(url: &str) -> String {
     match (url.find("://"), url.rfind('@')) {
         (Some(scheme), Some(at)) if at > scheme => format!("{}***{}", &url[..scheme + 3], &url[at..]),
         (None, Some(at)) => format!("***{}", &url[at..]),

@@ -167,12 +167,14 @@ impl Builder<'_, '_> {
                 // Public keys used as a shared secret would let anybody sign: everybody knows them.
                 Some(_) if keys.sound => {
                     let kind = if keys.shared { "a shared secret" } else { "public keys" };
-                    let message = format!("`{name}` does not go with key set `{}`, which holds {kind}", keys.name);
+                    let message =
+                        format!("`{name}` does not go with key set `{}`, which holds {kind}", keys.name);
                     self.error(&typed.span(), message).allowed(allowed.clone());
                 }
                 Some(_) => {}
                 None => {
-                    self.error(&typed.span(), format!("`{name}` is not an algorithm")).allowed(allowed.clone());
+                    self.error(&typed.span(), format!("`{name}` is not an algorithm"))
+                        .allowed(allowed.clone());
                 }
             }
         }
