@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 use super::reply::{Problem, json};
 use super::{Admin, AdminState};
 use crate::body::Body;
-use crate::coherence::{Event, EventKind};
+use crate::coherence::Event;
 use crate::policy::subject::{SubjectSpec, caller};
 use crate::policy::tags::{Tag, TagPlan, TagSet};
 use crate::store::{Counted, Purged};
@@ -152,8 +152,15 @@ struct Done {
 impl Admin {
     pub(super) async fn purge(self: Arc<Self>, body: Incoming) -> Result<Response<Body>, Problem> {
         let request = PurgeRequest::parse(&read(body).await?)?;
-        let named = self.state.named(&request)?;
-        let done = self.publish(EventKind::Purge, named.tags.clone()).await?;
+        let view = self.state.store.coherence().view().clone();
+        let named = self.state.named(&request, &view.secret)?;
+        let event = Event {
+            tags: named.tags.clone(),
+            rules: self.state.policy.tags.fingerprint,
+            hashed_with: view.secret_id,
+            ..Event::default()
+        };
+        let done = self.publish(named.tags, event).await?;
         tracing::info!(
             names = ?named.names,
             entries = done.counted.entries,
@@ -174,7 +181,7 @@ impl Admin {
 
     pub(super) async fn flush(self: Arc<Self>) -> Result<Response<Body>, Problem> {
         let everything = TagPlan::everything(&self.state.store.coherence().view().secret);
-        let done = self.publish(EventKind::Flush, vec![everything]).await?;
+        let done = self.publish(vec![everything], Event::flush()).await?;
         tracing::warn!(
             entries = done.counted.entries,
             seq = done.purged.seq,
@@ -184,13 +191,11 @@ impl Admin {
         Ok(json(StatusCode::OK, &done.report(&["*".to_owned()], &done.warnings())))
     }
 
-    /// Counts, then publishes, in a task that the caller cannot cancel.
-    async fn publish(self: &Arc<Self>, kind: EventKind, tags: Vec<Tag>) -> Result<Done, Problem> {
-        let admin = self.clone();
+    /// Counts what carries `tags`, then publishes, in a task that the caller cannot cancel.
+    async fn publish(self: &Arc<Self>, tags: Vec<Tag>, event: Event) -> Result<Done, Problem> {
+        let store = self.state.store.clone();
         let work = self.tasks.spawn(async move {
-            let AdminState { store, policy, .. } = &admin.state;
             let counted = store.count(&tags, COUNT_LIMIT).await;
-            let event = Event { kind, tags, rules: policy.tags.fingerprint, ..Event::default() };
             Done { counted, purged: store.publish(event).await }
         });
         work.await.map_err(|error| {
@@ -229,15 +234,14 @@ impl Done {
 }
 
 impl AdminState {
-    /// Turns names into tags, under the secret in force.
-    fn named(&self, request: &PurgeRequest) -> Result<TagSet, Problem> {
-        let secret = self.store.coherence().view().secret;
+    /// Turns names into tags, hashed with `secret`.
+    fn named(&self, request: &PurgeRequest, secret: &[u8; 32]) -> Result<TagSet, Problem> {
         let mut tags = request.tags.0.clone();
         if let Some(selector) = &request.subject {
-            tags.push(format!("subject:{}", self.subject_digest(selector, &secret)?));
+            tags.push(format!("subject:{}", self.subject_digest(selector, secret)?));
         }
         let routes: Vec<&str> = self.policy.routes.iter().map(|route| &*route.name).collect();
-        let named = self.policy.tags.named(&secret, &tags, &request.paths.0, &request.routes.0, &routes);
+        let named = self.policy.tags.named(secret, &tags, &request.paths.0, &request.routes.0, &routes);
         named.map_err(|why| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "bad-name", why))
     }
 

@@ -1,5 +1,7 @@
 //! The table of endpoints; calls over a real listener are in `over_http`.
 
+mod over_http;
+
 use super::*;
 
 fn refusal(method: Method, path: &str) -> Problem {
