@@ -8,9 +8,9 @@ use serde_json::{Value, json};
 
 use crate::client::{Answer, Client, Served};
 use crate::machine::{Backend, Redis, Weir, root};
-use crate::report::{Reads, Report};
+use crate::report::{Reads, Report, say};
 use crate::workload::{Rng, Zipf, shuffle};
-use crate::{amount, skipped};
+use crate::{alone, amount, skipped};
 
 const CLIENTS: usize = 16;
 
@@ -113,6 +113,7 @@ async fn slow_reads_are_answered_from_the_cache_and_purged_from_outside() {
     if skipped() {
         return;
     }
+    let _alone = alone().await;
     let (backend, redis) = (Backend::start("datasette").await, Redis::start().await);
     let weir = Weir::start("datasette", &backend, &redis).await;
 
@@ -150,7 +151,7 @@ async fn a_load_from_outside_shows_after_its_purge(backend: &Backend, weir: &Wei
     assert_eq!((held.served(), &held.body), (Served::Hit, &old.body), "nobody has told Weir yet");
 
     let purged = weir.admin("/purge", json!({ "tags": ["database:city"] })).await;
-    println!("POST /purge {{\"tags\":[\"database:city\"]}} → {purged}");
+    say(&format!("POST /purge {{\"tags\":[\"database:city\"]}} → {purged}"));
     let new = through.get(newest).await;
     assert_eq!(new.json()[0]["id"], 250_025, "{}", new.text());
     assert_same(newest, &new, &direct.get(newest).await);

@@ -11,9 +11,9 @@ use serde_json::{Value, json};
 
 use crate::client::{Answer, Client, Served};
 use crate::machine::{Backend, Redis, Weir};
-use crate::report::{Reads, Report};
+use crate::report::{Reads, Report, say};
 use crate::workload::{Rng, Zipf};
-use crate::{amount, skipped};
+use crate::{alone, amount, skipped};
 
 const CLIENTS: usize = 16;
 /// Posts that the seed made, and the popular ones among them.
@@ -352,6 +352,7 @@ async fn no_read_is_older_than_an_acknowledged_mutation() {
     if skipped() {
         return;
     }
+    let _alone = alone().await;
     let bare = Backend::start("json-server").await;
     let without = run(bare.addr, amount(1_600, 16_000)).await;
     drop(bare);
@@ -389,7 +390,7 @@ async fn no_read_is_older_than_an_acknowledged_mutation() {
             assert_eq!(kept.header(field), truth.header(field), "{path}: {field}");
         }
     }
-    println!("afterwards {held} of {} paths were still held, all of them true", with.paths.len());
+    say(&format!("afterwards {held} of {} paths were still held, all of them true", with.paths.len()));
     assert!(held > 0, "nothing was held");
     the_rules_reach_what_they_name_and_no_more(&weir).await;
 }

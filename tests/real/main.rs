@@ -21,7 +21,7 @@ mod workload;
 fn skipped() -> bool {
     let skip = std::env::var("WEIR_REAL").is_ok_and(|v| v == "skip");
     if skip {
-        println!("left out: WEIR_REAL=skip");
+        report::say("left out: WEIR_REAL=skip");
     }
     skip
 }
@@ -29,4 +29,10 @@ fn skipped() -> bool {
 /// How much to do: `small` in the test run, `large` for `examples/real/report`.
 fn amount(small: usize, large: usize) -> usize {
     if std::env::var_os("WEIR_REAL_REPORT").is_some() { large } else { small }
+}
+
+/// Held by one story at a time: each keeps both cores of a small machine busy, and times of two at once mean nothing.
+async fn alone() -> tokio::sync::MutexGuard<'static, ()> {
+    static ONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+    ONE.lock().await
 }
