@@ -111,6 +111,17 @@ impl Backend {
     }
 }
 
+impl Drop for Backend {
+    /// The copy of the data that `start` made for this port is of no more use.
+    fn drop(&mut self) {
+        let log = self.process.log();
+        let database = log.lines().find_map(|l| l.strip_prefix("database ")).map(PathBuf::from);
+        if let Some(run) = database.as_deref().and_then(Path::parent) {
+            let _ = std::fs::remove_dir_all(run);
+        }
+    }
+}
+
 /// A Redis of our own.
 pub(crate) struct Redis {
     _process: Process,
