@@ -8,6 +8,9 @@ use std::time::{Duration, Instant};
 
 use support::{Origin, Reply, Weir, eventually, within};
 
+/// Dresses an answer up.
+type Dress = fn(Reply) -> Reply;
+
 const PAGE: &str = "[[route]]\nname = \"page\"\nmatch = \"GET /page\"\nttl = \"5m\"";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -121,7 +124,7 @@ async fn all_at_the_backend_at_once(origin: &Origin, weir: &Weir, n: usize) {
 
 #[tokio::test]
 async fn what_is_known_not_to_be_shared_does_not_serialise() {
-    let unshareable: [(&str, fn(Reply) -> Reply); 3] = [
+    let unshareable: [(&str, Dress); 3] = [
         ("no-store", |reply| reply.header("cache-control", "no-store")),
         ("Set-Cookie", |reply| reply.header("set-cookie", "a=b")),
         ("private", |reply| reply.header("cache-control", "private")),

@@ -8,6 +8,9 @@ use std::time::Duration;
 use serde_json::json;
 use support::{Origin, Redis, Reply, Weir, eventually, within};
 
+/// Makes an answer.
+type Make = fn() -> Reply;
+
 /// Items by id and the list of all, purged by what changes one of them.
 const ITEMS: &str = r#"
     [defaults]
@@ -184,7 +187,7 @@ async fn a_row_in_a_list_purges_that_list() {
 #[tokio::test]
 async fn an_unknown_value_purges_the_whole_family() {
     let origin = sessions().await;
-    let unknowns: [(&str, fn() -> Reply); 4] = [
+    let unknowns: [(&str, Make); 4] = [
         ("not JSON", || Reply::text("saved").header("content-type", "text/plain")),
         ("no such member", || Reply::json(&json!({"ok": true}))),
         ("empty", || Reply::status(204)),

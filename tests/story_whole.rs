@@ -8,13 +8,16 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use support::{Origin, RawOrigin, Redis, Reply, Weir, WeirConfig, eventually};
 use tokio::io::AsyncWriteExt;
 
+/// Makes an answer.
+type Make = fn() -> Reply;
+
 const PAGE: &str = "[[route]]\nname = \"page\"\nmatch = \"GET /page\"\nttl = \"5m\"";
 
 #[tokio::test]
 async fn a_body_cut_off_reaches_the_client_as_broken_and_is_not_kept() {
     let origin = Origin::start().await;
     let weir = Weir::start(&origin, PAGE).await;
-    let cuts: [(&str, fn() -> Reply); 2] = [
+    let cuts: [(&str, Make); 2] = [
         ("Content-Length", || Reply::cut("half of it", 20)),
         ("chunked", || Reply::cut_chunked("half of it")),
     ];
