@@ -197,7 +197,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_large_body_loses_nothing() {
-        let Buffered::Partly(body) = read_up_to(chunks(&["ab", "cd", "ef"]), 3).await else { panic!("whole") };
+        let Buffered::Partly(body) = read_up_to(chunks(&["ab", "cd", "ef"]), 3).await else {
+            panic!("whole")
+        };
         assert_eq!(body.collect().await.unwrap().to_bytes(), "abcdef");
     }
 

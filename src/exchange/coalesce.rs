@@ -10,7 +10,6 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-
 use parking_lot::Mutex;
 use tokio::sync::watch;
 

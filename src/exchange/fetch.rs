@@ -25,8 +25,8 @@ use super::{Exchange, forwarded};
 use crate::body::Body;
 use crate::policy::tags::Json;
 use crate::semantics::cache_control::RequestDirectives;
-use crate::semantics::storing::{NotStored, admit};
 use crate::semantics::stored::{Lifetimes, StoredResponse};
+use crate::semantics::storing::{NotStored, admit};
 use crate::semantics::timestamp::Timestamp;
 use crate::semantics::validation::{freshen, selects};
 use crate::semantics::vary::{Selecting, Vary};
@@ -124,11 +124,24 @@ impl Fetch {
         let Some(validator) = self.validator.take() else { return };
         let terms = &self.wanted.terms;
         let old = &validator.entry.response;
-        let (fresh, storable) =
-            freshen(old, &self.wanted.parts, response.headers(), sent.request_time, sent.response_time, terms);
+        let (fresh, storable) = freshen(
+            old,
+            &self.wanted.parts,
+            response.headers(),
+            sent.request_time,
+            sent.response_time,
+            terms,
+        );
         let mut entry = self.entry(fresh, response.headers());
         // A 304 need not repeat the fields that carry tags: what could purge the response before still can.
-        entry.tags = entry.tags.iter().chain(&validator.entry.tags).copied().collect::<BTreeSet<_>>().into_iter().collect();
+        entry.tags = entry
+            .tags
+            .iter()
+            .chain(&validator.entry.tags)
+            .copied()
+            .collect::<BTreeSet<_>>()
+            .into_iter()
+            .collect();
         let first_byte = sent.first_byte;
         match storable {
             Ok(()) => {
@@ -381,7 +394,12 @@ pub(crate) fn within(content: &[u8], limit: u64) -> Option<serde_json::Value> {
 
 /// Spreads freshness by ±`jitter`, so that what was stored together does not expire together. What spreads is the
 /// key and the moment: no randomness is needed, only difference.
-fn spread(mut lifetimes: Lifetimes, jitter: f64, at: Timestamp, key: &crate::policy::key::CacheKey) -> Lifetimes {
+fn spread(
+    mut lifetimes: Lifetimes,
+    jitter: f64,
+    at: Timestamp,
+    key: &crate::policy::key::CacheKey,
+) -> Lifetimes {
     if jitter > 0.0 {
         let mut seed = [0u8; 8];
         seed.copy_from_slice(&key.0[..8]);

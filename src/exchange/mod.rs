@@ -155,7 +155,9 @@ impl Exchange {
             Some(found) if is_safe(method) => {
                 self.pass(inbound, Some(found.route), Forward::Bypass, "route-not-cached").await
             }
-            None if self.policy.unlisted == Unlisted::Rfc && matches!(*method, Method::GET | Method::HEAD) => {
+            None if self.policy.unlisted == Unlisted::Rfc
+                && matches!(*method, Method::GET | Method::HEAD) =>
+            {
                 let found = crate::policy::route::RouteMatch {
                     route: Arc::clone(&self.policy.rfc_route),
                     params: Default::default(),
@@ -184,7 +186,11 @@ impl Exchange {
                 .insert(http::header::CACHE_CONTROL, http::HeaderValue::from_static("no-store"));
             Some(response)
         } else {
-            Some(problem::problem(StatusCode::SERVICE_UNAVAILABLE, "draining", "This instance is shutting down."))
+            Some(problem::problem(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "draining",
+                "This instance is shutting down.",
+            ))
         }
     }
 

@@ -181,7 +181,9 @@ mod tests {
 
     #[test]
     fn only_plain_refusals_purge_nothing() {
-        for (code, refused) in [(200, false), (303, false), (400, true), (403, true), (404, true), (408, false)] {
+        for (code, refused) in
+            [(200, false), (303, false), (400, true), (403, true), (404, true), (408, false)]
+        {
             assert_eq!(is_refusal(StatusCode::from_u16(code).unwrap()), refused, "{code}");
         }
         for code in [409, 425, 429, 500, 503] {

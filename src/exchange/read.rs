@@ -102,7 +102,11 @@ impl Exchange {
             let seat = if waits >= WAITS || self.goes_alone(&wanted, &need) {
                 Seat::Lead(Lead::alone(self.store.coherence()))
             } else {
-                self.board.join(flight_key(&wanted, &need), || wanted.request_tags(self), self.store.coherence())
+                self.board.join(
+                    flight_key(&wanted, &need),
+                    || wanted.request_tags(self),
+                    self.store.coherence(),
+                )
             };
             match seat {
                 Seat::Lead(lead) => return self.lead(wanted, need, lead).await,
@@ -137,7 +141,9 @@ impl Exchange {
     fn reuse(self: &Arc<Self>, wanted: &Arc<Wanted>, entry: Arc<Entry>, tier: Tier) -> Next {
         let (headers, terms) = (&wanted.parts.headers, &wanted.terms);
         match reuse::decide(&entry.response, headers, self.clock.now(), terms) {
-            Reuse::Fresh { age } => Next::Done(self.hit(wanted, &entry, age, Outcome::Hit, tier_detail(tier))),
+            Reuse::Fresh { age } => {
+                Next::Done(self.hit(wanted, &entry, age, Outcome::Hit, tier_detail(tier)))
+            }
             Reuse::WhileRevalidate { age } => {
                 let answer = self.hit(wanted, &entry, age, Outcome::Stale, "stale-while-revalidate");
                 self.refresh(wanted, entry);
@@ -185,12 +191,8 @@ impl Exchange {
 
     /// Whether waiting for others makes no sense for this request.
     fn goes_alone(&self, wanted: &Wanted, need: &Need) -> bool {
-        let remembered =
-            self.hit_for_miss.get(&wanted.key).is_some_and(|until| self.clock.elapsed() < until);
-        remembered
-            || need.insists
-            || !wanted.route.coalesce
-            || forbids_storing(wanted)
+        let remembered = self.hit_for_miss.get(&wanted.key).is_some_and(|until| self.clock.elapsed() < until);
+        remembered || need.insists || !wanted.route.coalesce || forbids_storing(wanted)
     }
 
     async fn lead(self: &Arc<Self>, wanted: Arc<Wanted>, need: Need, lead: Lead) -> Answer {
@@ -205,13 +207,12 @@ impl Exchange {
             Ok(Arrived::Streaming { head, body, stored, first_byte }) => {
                 let failed = matches!(head.status.as_u16(), 500 | 502 | 503 | 504);
                 let stand_in = held.filter(|_| failed).and_then(|entry| self.stand_in(&wanted, &entry));
-                stand_in
-                    .unwrap_or_else(|| streamed(&wanted, &need, head, body, stored))
-                    .after(first_byte)
+                stand_in.unwrap_or_else(|| streamed(&wanted, &need, head, body, stored)).after(first_byte)
             }
             Ok(Arrived::Validated { entry, stored, first_byte }) => {
                 let age = entry.response.current_age(self.clock.now());
-                let response = deliver(&wanted.parts.method, &wanted.parts.headers, &entry.response, age, &self.via);
+                let response =
+                    deliver(&wanted.parts.method, &wanted.parts.headers, &entry.response, age, &self.via);
                 let mut answer = Answer::forwarded(response, Outcome::Revalidated, need.forward, need.detail);
                 answer.status.forward_status = Some(StatusCode::NOT_MODIFIED.as_u16());
                 answer.status.stored = stored;
@@ -227,13 +228,7 @@ impl Exchange {
     }
 
     /// Waits for somebody else's fetch. `None` = look again.
-    async fn follow(
-        &self,
-        wanted: &Wanted,
-        need: &Need,
-        flight: &Flight,
-        waits: &mut u32,
-    ) -> Option<Answer> {
+    async fn follow(&self, wanted: &Wanted, need: &Need, flight: &Flight, waits: &mut u32) -> Option<Answer> {
         let landing = tokio::time::timeout(self.config.coalesce_timeout, flight.landed()).await;
         match landing {
             Ok(Landing::Stored(entry)) => self.share(wanted, need, &entry),
@@ -275,12 +270,20 @@ impl Exchange {
         let (headers, now) = (&wanted.parts.headers, self.clock.now());
         let allowed = reuse::on_error(&entry.response, headers, now, &wanted.terms);
         let live = self.store.coherence().liveness(&entry.stamp, &entry.tags) == Liveness::Live;
-        (allowed && live)
-            .then(|| self.hit(wanted, entry, entry.response.current_age(now), Outcome::Stale, "stale-if-error"))
+        (allowed && live).then(|| {
+            self.hit(wanted, entry, entry.response.current_age(now), Outcome::Stale, "stale-if-error")
+        })
     }
 
     /// An answer from the store.
-    fn hit(&self, wanted: &Wanted, entry: &Entry, age: Duration, outcome: Outcome, detail: &'static str) -> Answer {
+    fn hit(
+        &self,
+        wanted: &Wanted,
+        entry: &Entry,
+        age: Duration,
+        outcome: Outcome,
+        detail: &'static str,
+    ) -> Answer {
         let response = deliver(&wanted.parts.method, &wanted.parts.headers, &entry.response, age, &self.via);
         let status = CacheStatus {
             hit: true,
@@ -296,17 +299,13 @@ impl Exchange {
         if !matches!(wanted.parts.method, Method::GET) && wanted.body.is_none() {
             return;
         }
-        let need = Need {
-            validator: Some(Validator { entry, purged: false }),
-            ..Need::miss(Forward::Stale, None)
-        };
+        let need =
+            Need { validator: Some(Validator { entry, purged: false }), ..Need::miss(Forward::Stale, None) };
         let key = flight_key(wanted, &need);
         if self.board.is_flying(&key) {
             return;
         }
-        if let Seat::Lead(lead) =
-            self.board.join(key, || wanted.request_tags(self), self.store.coherence())
-        {
+        if let Seat::Lead(lead) = self.board.join(key, || wanted.request_tags(self), self.store.coherence()) {
             let fetch = Fetch {
                 exchange: Arc::clone(self),
                 wanted: Arc::clone(wanted),

@@ -76,11 +76,6 @@ impl RelaySender {
         .await
     }
 
-    /// Whether the client has left.
-    pub(crate) fn abandoned(&self) -> bool {
-        self.0.lock().reader_gone
-    }
-
     /// Ends the pipe: whole, or broken with a reason.
     pub(crate) fn finish(self, end: Result<(), String>) {
         self.set_end(end);

@@ -68,7 +68,8 @@ impl Exchange {
         let key = self.key(&inbound, &route, &path, &query, &subject, body.as_ref());
         let Inbound { parts, peer, .. } = inbound;
         // What nobody in particular gets, everybody without credentials may get: then `private` is an obstacle.
-        let terms = Terms { per_subject: route.terms.per_subject && !subject.anonymous, ..route.terms.clone() };
+        let terms =
+            Terms { per_subject: route.terms.per_subject && !subject.anonymous, ..route.terms.clone() };
         Ok(Wanted { route, params, parts, peer, path, query, subject, terms, key, body })
     }
 
@@ -96,7 +97,13 @@ impl Exchange {
         let Some(body_key) = route.body_key.as_ref().filter(|_| !bodiless) else {
             return if inbound.body.is_end_stream() { Ok(None) } else { Err(Unwanted::Pass("request-body")) };
         };
-        let otherwise = |why| if inbound.parts.method.is_safe() || inbound.parts.method.as_str() == "QUERY" { Unwanted::Pass(why) } else { Unwanted::Mutation };
+        let otherwise = |why| {
+            if inbound.parts.method.is_safe() || inbound.parts.method.as_str() == "QUERY" {
+                Unwanted::Pass(why)
+            } else {
+                Unwanted::Mutation
+            }
+        };
         if inbound.parts.headers.contains_key(header::CONTENT_ENCODING) {
             return Err(otherwise("request-encoding"));
         }
