@@ -4,6 +4,7 @@
 //! Invariant: of a peer that is not trusted nothing survives by which it could pass for another (`X-Forwarded-*`,
 //! `Forwarded`, `X-Real-IP`, and the same spelled with underscores, which CGI and WSGI cannot tell apart).
 
+use std::borrow::Cow;
 use std::fmt::Write;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::OnceLock;
@@ -82,6 +83,39 @@ pub fn trusted(trust: &Trust, peer: IpAddr) -> bool {
         Trust::Networks(networks) => networks.iter().any(|&(network, length)| within(peer, network, length)),
     }
 }
+
+/// Scheme and host by which the client addressed the API: part of keys, since answers may hold links made of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outside<'a> {
+    /// `http` or `https`.
+    pub scheme: &'static str,
+    /// Host, and whatever else a trusted proxy says about the outside that a backend may build links from.
+    pub host: Cow<'a, str>,
+}
+
+/// What the client addressed: what a trusted peer says, else what Weir itself saw (`host`). Every trusted claim
+/// that is sent on and may colour an answer is in here, so that none of them is an unkeyed input.
+pub fn outside<'a>(headers: &HeaderMap, peer: Peer, trust: &Trust, host: &'a str) -> Outside<'a> {
+    let plain = Outside { scheme: "http", host: Cow::Borrowed(host) };
+    if *trust == Trust::Nobody || !trusted(trust, peer.addr.ip()) {
+        return plain;
+    }
+    let mut outside = plain;
+    for claim in CLAIMS.iter().filter(|c| !CLIENT_ADDRESS.contains(c)) {
+        for value in headers.get_all(*claim) {
+            if *claim == "x-forwarded-proto" && value.as_bytes().eq_ignore_ascii_case(b"https") {
+                outside.scheme = "https";
+            }
+            let told = format!("\n{claim}:{}", String::from_utf8_lossy(value.as_bytes()));
+            outside.host.to_mut().push_str(&told);
+        }
+    }
+    outside
+}
+
+/// Claims about who the client is, not about what it addressed: like the client's address itself, they are not
+/// expected to colour an answer.
+const CLIENT_ADDRESS: [&str; 3] = ["forwarded", "x-forwarded-for", "x-real-ip"];
 
 /// A name for the request in logs: the trace id of a valid `traceparent`, else a believable `X-Request-Id`, else
 /// one made here (`true`), which the caller sends upstream with [`name_request`].
@@ -163,17 +197,26 @@ fn drop_claims(headers: &mut HeaderMap) {
 /// `Via` says which version was received and by whom (RFC 9110 §7.6.3).
 fn add_via(headers: &mut HeaderMap, received: Version, name: &str) {
     let mut via = joined(headers, &VIA);
-    via.push_str(match received {
-        Version::HTTP_09 => "0.9 ",
-        Version::HTTP_10 => "1.0 ",
-        Version::HTTP_2 => "2 ",
-        Version::HTTP_3 => "3 ",
-        _ => "1.1 ",
-    });
-    via.push_str(name);
+    via.push_str(&member(received, name));
     if let Ok(value) = HeaderValue::from_str(&via) {
         headers.insert(VIA, value);
     }
+}
+
+/// Weir's own member of `Via`, for messages that were received by `version`.
+pub fn via(version: Version, name: &str) -> HeaderValue {
+    HeaderValue::from_str(&member(version, name)).unwrap_or_else(|_| HeaderValue::from_static("1.1 weir"))
+}
+
+fn member(received: Version, name: &str) -> String {
+    let version = match received {
+        Version::HTTP_09 => "0.9",
+        Version::HTTP_10 => "1.0",
+        Version::HTTP_2 => "2",
+        Version::HTTP_3 => "3",
+        _ => "1.1",
+    };
+    format!("{version} {name}")
 }
 
 /// All lines of a list field as one, with a comma after; empty where there is none (or nothing legible).

@@ -173,6 +173,10 @@ impl Store {
             events: AtomicU64::new(0),
         })
     }
+    /// The installation's namespace: part of keys.
+    pub fn namespace(&self) -> &str {
+        &self.config.namespace
+    }
     /// The view of the purge log.
     pub fn coherence(&self) -> &Arc<Coherence> {
         &self.coherence

@@ -1,0 +1,411 @@
+//! A fetch: forward, judge the head, stream to the client while the store's copy fills.
+//!
+//! Invariants:
+//! - The stamp is sampled before the first byte goes upstream (it comes with the [`Lead`]).
+//! - What cannot be proved whole is not kept: a cut-off, an over-long or a close-delimited body is never stored.
+//! - The entry is in the store before the client sees the end of its body.
+//! - The fetch runs in a task of its own: a client that leaves ends it only when nothing could be stored anyway.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, Response, StatusCode, response};
+use http_body::Body as _;
+use http_body_util::BodyExt;
+use tokio::sync::oneshot;
+
+use super::answer::Failure;
+use super::coalesce::{Landing, Lead};
+use super::relay::{RelaySender, relay};
+use super::wanted::Wanted;
+use super::{Exchange, forwarded};
+use crate::body::Body;
+use crate::policy::tags::Json;
+use crate::semantics::cache_control::RequestDirectives;
+use crate::semantics::stored::{Lifetimes, StoredResponse};
+use crate::semantics::storing::{NotStored, admit};
+use crate::semantics::timestamp::Timestamp;
+use crate::semantics::validation::{freshen, selects};
+use crate::semantics::vary::{Selecting, Vary};
+use crate::store::Entry;
+use crate::upstream::CloseDelimited;
+
+/// What the client that began the fetch gets.
+pub(crate) enum Arrived {
+    /// A response on its way; `stored` says why not, if not.
+    Streaming { head: response::Parts, body: Body, stored: Result<(), &'static str>, first_byte: Duration },
+    /// The upstream vouched for the stored response (304).
+    Validated { entry: Arc<Entry>, stored: bool, first_byte: Duration },
+    /// No answer.
+    Failed { failure: Failure, first_byte: Duration },
+}
+
+/// A stored response to be validated; `purged` = a purge has voided it, only its ETag may vouch for it.
+#[derive(Clone)]
+pub(crate) struct Validator {
+    pub(crate) entry: Arc<Entry>,
+    pub(crate) purged: bool,
+}
+
+/// One fetch.
+pub(crate) struct Fetch {
+    pub(crate) exchange: Arc<Exchange>,
+    pub(crate) wanted: Arc<Wanted>,
+    pub(crate) lead: Lead,
+    pub(crate) validator: Option<Validator>,
+}
+
+/// When a request went, with which fields, and when its response came.
+struct Sent {
+    fields: HeaderMap,
+    request_time: Timestamp,
+    response_time: Timestamp,
+    first_byte: Duration,
+}
+
+impl Fetch {
+    /// Starts it in a task of its own.
+    pub(crate) fn start(self) -> oneshot::Receiver<Arrived> {
+        let (client, receiver) = oneshot::channel();
+        let tasks = self.exchange.tasks.clone();
+        tasks.spawn(self.run(client));
+        receiver
+    }
+
+    async fn run(mut self, client: oneshot::Sender<Arrived>) {
+        let (result, sent) = self.send().await;
+        match result {
+            Err(failure) => {
+                self.lead.land(Landing::Failed(failure.clone()));
+                let _ = client.send(Arrived::Failed { failure, first_byte: sent.first_byte });
+            }
+            Ok(response) if response.status() == StatusCode::NOT_MODIFIED && self.validator.is_some() => {
+                self.validated(response, sent, client);
+            }
+            Ok(response) => self.arrived(response, sent, client).await,
+        }
+    }
+
+    /// Sends the request; when a 304 vouches for another response than ours, once more without conditions.
+    async fn send(&mut self) -> (Result<Response<Body>, Failure>, Sent) {
+        loop {
+            let validator = self.validator.as_ref();
+            let request = self
+                .wanted
+                .upstream_request(&self.exchange, validator.map(|v| (&v.entry.response, v.purged)));
+            let fields = request.headers().clone();
+            let (began, request_time) = (self.exchange.clock.elapsed(), self.exchange.clock.now());
+            let result = self.exchange.upstream.send(request).await;
+            let first_byte = self.exchange.clock.elapsed().saturating_sub(began);
+            let sent = Sent { fields, request_time, response_time: self.exchange.clock.now(), first_byte };
+            let status = result.as_ref().ok().map(|r| r.status().as_u16());
+            self.exchange.metrics.upstream(status, first_byte);
+            match result {
+                Ok(response)
+                    if response.status() == StatusCode::NOT_MODIFIED
+                        && validator.is_some_and(|v| !selects(&v.entry.response, response.headers())) =>
+                {
+                    self.validator = None;
+                }
+                Ok(response) => return (Ok(response), sent),
+                Err(error) => {
+                    let failure = Failure::of(&error, &self.wanted.parts.method, &self.wanted.path);
+                    return (Err(failure), sent);
+                }
+            }
+        }
+    }
+
+    /// A 304: the stored response lives on with this fetch's stamp and its tags made anew.
+    fn validated(mut self, response: Response<Body>, sent: Sent, client: oneshot::Sender<Arrived>) {
+        let Some(validator) = self.validator.take() else { return };
+        let terms = &self.wanted.terms;
+        let old = &validator.entry.response;
+        let (fresh, storable) = freshen(
+            old,
+            &self.wanted.parts,
+            response.headers(),
+            sent.request_time,
+            sent.response_time,
+            terms,
+        );
+        let mut entry = self.entry(fresh, response.headers());
+        // A 304 need not repeat the fields that carry tags: what could purge the response before still can.
+        entry.tags = entry
+            .tags
+            .iter()
+            .chain(&validator.entry.tags)
+            .copied()
+            .collect::<BTreeSet<_>>()
+            .into_iter()
+            .collect();
+        let first_byte = sent.first_byte;
+        match storable {
+            Ok(()) => {
+                let entry = self.exchange.store.insert(entry);
+                self.lead.land(Landing::Stored(Arc::clone(&entry)));
+                let _ = client.send(Arrived::Validated { entry, stored: true, first_byte });
+            }
+            Err(reason) => {
+                self.not_shareable(reason.as_str(), true);
+                let entry = Arc::new(entry);
+                let _ = client.send(Arrived::Validated { entry, stored: false, first_byte });
+            }
+        }
+    }
+
+    /// A response with content of its own.
+    async fn arrived(mut self, response: Response<Body>, sent: Sent, client: oneshot::Sender<Arrived>) {
+        let (head, body) = response.into_parts();
+        let first_byte = sent.first_byte;
+        match self.judge(&head, &body, &sent) {
+            Err(reason) => {
+                // A failing backend or one client's wish says nothing about the next answer.
+                let lasting = !head.status.is_server_error() && !forbids_storing(&self.wanted);
+                self.not_shareable(reason, lasting);
+                let head = self.outward(head);
+                let _ = client.send(Arrived::Streaming { head, body, stored: Err(reason), first_byte });
+            }
+            Ok((lifetimes, selecting)) => {
+                let received = head.headers.clone();
+                let (status, hint) = (head.status, body.size_hint());
+                let (tx, rx) = relay(hint);
+                let arrived = Arrived::Streaming {
+                    head: self.outward(head),
+                    body: Body::stream(rx),
+                    stored: Ok(()),
+                    first_byte,
+                };
+                let _ = client.send(arrived);
+                let plan = Plan { status, received, lifetimes, selecting, sent };
+                self.fill(body, tx, plan).await;
+            }
+        }
+    }
+
+    /// Whether and how the response may be stored, from its head.
+    fn judge(
+        &self,
+        head: &response::Parts,
+        body: &Body,
+        sent: &Sent,
+    ) -> Result<(Lifetimes, Selecting), &'static str> {
+        let wanted = &self.wanted;
+        let lifetimes = admit(
+            &wanted.parts.method,
+            &sent.fields,
+            head.status,
+            &head.headers,
+            sent.request_time,
+            sent.response_time,
+            &wanted.terms,
+        )
+        .map_err(NotStored::as_str)?;
+        let selecting = match Vary::of(&head.headers, &wanted.route.vary) {
+            Vary::None => Selecting::default(),
+            Vary::Fields(fields) => Selecting::from_request(&fields, &wanted.parts.headers),
+            Vary::Any => return Err("vary-any"),
+        };
+        if body.size_hint().lower() > wanted.route.max_body {
+            return Err("too-large");
+        }
+        if head.extensions.get::<CloseDelimited>().is_some() {
+            // A content that ends with its connection might as well have been cut off.
+            return Err("close-delimited");
+        }
+        Ok((spread(lifetimes, wanted.route.jitter, sent.response_time, &wanted.key), selecting))
+    }
+
+    /// Reads the content to its end, for the store and for the client.
+    async fn fill(mut self, mut body: Body, client: RelaySender, plan: Plan) {
+        let mut copy = Copy::new(&self.exchange, self.wanted.route.max_body);
+        loop {
+            match body.frame().await {
+                Some(Ok(frame)) => {
+                    if let Some(data) = frame.data_ref()
+                        && copy.filling()
+                        && let Err(reason) = copy.push(data)
+                    {
+                        self.not_shareable(reason, true);
+                    }
+                    client.push(frame);
+                    if !copy.filling() && !client.drained().await {
+                        return;
+                    }
+                }
+                Some(Err(error)) => {
+                    tracing::warn!(path = self.wanted.path, "the upstream's body broke off: {error}");
+                    self.exchange.metrics.not_stored("cut-off");
+                    self.lead.land(Landing::Failed(CUT_OFF));
+                    client.finish(Err(error.to_string()));
+                    return;
+                }
+                None => break,
+            }
+        }
+        if let Some(content) = copy.finish() {
+            self.store(content, plan);
+        }
+        client.finish(Ok(()));
+    }
+
+    fn store(&mut self, content: Bytes, plan: Plan) {
+        let response = StoredResponse::new(
+            plan.status,
+            plan.received.clone(),
+            content,
+            plan.sent.request_time,
+            plan.sent.response_time,
+            plan.lifetimes,
+            plan.selecting,
+        );
+        let entry = self.exchange.store.insert(self.entry(response, &plan.received));
+        self.lead.land(Landing::Stored(entry));
+        self.exchange.hit_for_miss.remove(&self.wanted.key);
+    }
+
+    /// An entry with this fetch's stamp and the tags its response gives it.
+    fn entry(&self, response: StoredResponse, received: &HeaderMap) -> Entry {
+        let (exchange, wanted) = (&self.exchange, &self.wanted);
+        let plan = &exchange.policy.tags;
+        let request_json = wanted.request_json();
+        let response_json = plan
+            .route_needs_response(&wanted.route)
+            .then(|| within(&response.body, exchange.config.max_tag_body))
+            .flatten();
+        let facts = wanted.facts(
+            request_json.as_ref().map_or(Json::Unknown, Json::Known),
+            response_json.as_ref().map_or(Json::Unknown, Json::Known),
+        );
+        let secret = exchange.store.coherence().view().secret;
+        let tags = plan.entry_tags(&secret, &wanted.route, &facts, received);
+        Entry {
+            key: wanted.key,
+            route: Arc::clone(&wanted.route.name),
+            stamp: self.lead.stamp,
+            tags: tags.into(),
+            response,
+            last_live: AtomicU64::new(0),
+        }
+    }
+
+    /// Ends the flight without anything to share; where that will likely be so again, it is remembered for a while.
+    fn not_shareable(&mut self, reason: &'static str, lasting: bool) {
+        self.exchange.metrics.not_stored(reason);
+        if lasting {
+            let until = self.exchange.clock.elapsed() + self.exchange.config.hit_for_miss;
+            self.exchange.hit_for_miss.insert(self.wanted.key, until);
+        }
+        self.lead.land(Landing::NotShareable);
+    }
+
+    fn outward(&self, mut head: response::Parts) -> response::Parts {
+        forwarded::prepare_response(&mut head, &self.exchange.config.name);
+        head
+    }
+}
+
+const CUT_OFF: Failure = Failure {
+    status: StatusCode::BAD_GATEWAY,
+    token: "upstream-cut-off",
+    detail: "The upstream's response broke off.",
+};
+
+/// What is known of an entry-to-be before its content.
+struct Plan {
+    status: StatusCode,
+    received: HeaderMap,
+    lifetimes: Lifetimes,
+    selecting: Selecting,
+    sent: Sent,
+}
+
+/// The store's copy of a content on its way, within the route's and the process' limits.
+struct Copy {
+    chunks: Option<Vec<Bytes>>,
+    length: u64,
+    limit: u64,
+    filling: Arc<AtomicU64>,
+    budget: u64,
+}
+
+impl Copy {
+    fn new(exchange: &Exchange, limit: u64) -> Copy {
+        let (filling, budget) = (Arc::clone(&exchange.filling), exchange.config.max_fill_bytes);
+        Copy { chunks: Some(Vec::new()), length: 0, limit, filling, budget }
+    }
+
+    fn filling(&self) -> bool {
+        self.chunks.is_some()
+    }
+
+    /// Takes a chunk, or gives the copy up and says why.
+    fn push(&mut self, data: &Bytes) -> Result<(), &'static str> {
+        let Some(chunks) = &mut self.chunks else { return Ok(()) };
+        let more = data.len() as u64;
+        self.length += more;
+        let all = self.filling.fetch_add(more, Ordering::Relaxed) + more;
+        chunks.push(data.clone());
+        let reason = if self.length > self.limit {
+            "too-large"
+        } else if all > self.budget {
+            "fill-budget"
+        } else {
+            return Ok(());
+        };
+        self.give_up();
+        Err(reason)
+    }
+
+    fn give_up(&mut self) {
+        self.chunks = None;
+        self.filling.fetch_sub(std::mem::take(&mut self.length), Ordering::Relaxed);
+    }
+
+    fn finish(mut self) -> Option<Bytes> {
+        let mut chunks = self.chunks.take()?;
+        if chunks.len() == 1 {
+            return chunks.pop();
+        }
+        let mut all = BytesMut::with_capacity(usize::try_from(self.length).unwrap_or(0));
+        chunks.iter().for_each(|c| all.extend_from_slice(c));
+        Some(all.freeze())
+    }
+}
+
+impl Drop for Copy {
+    fn drop(&mut self) {
+        self.give_up();
+    }
+}
+
+/// The client's own `no-store` (RFC 9111 §5.2.1.5).
+pub(crate) fn forbids_storing(wanted: &Wanted) -> bool {
+    RequestDirectives::of(&wanted.parts.headers).no_store
+}
+
+/// JSON of a content that is small enough to look into.
+pub(crate) fn within(content: &[u8], limit: u64) -> Option<serde_json::Value> {
+    (content.len() as u64 <= limit).then(|| serde_json::from_slice(content).ok()).flatten()
+}
+
+/// Spreads freshness by ±`jitter`, so that what was stored together does not expire together. What spreads is the
+/// key and the moment: no randomness is needed, only difference.
+fn spread(
+    mut lifetimes: Lifetimes,
+    jitter: f64,
+    at: Timestamp,
+    key: &crate::policy::key::CacheKey,
+) -> Lifetimes {
+    if jitter > 0.0 {
+        let mut seed = [0u8; 8];
+        seed.copy_from_slice(&key.0[..8]);
+        let mixed = (u64::from_le_bytes(seed) ^ at.0).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 11;
+        let unit = mixed as f64 / (1u64 << 53) as f64;
+        lifetimes.fresh = lifetimes.fresh.mul_f64(1.0 + jitter.min(0.5) * (2.0 * unit - 1.0));
+    }
+    lifetimes
+}

@@ -1,0 +1,70 @@
+//! Pass-through: both ways streamed, nothing kept, nothing changed but what a proxy must.
+
+use std::sync::Arc;
+
+use http::{Request, StatusCode, Uri};
+use hyper::upgrade::OnUpgrade;
+
+use super::answer::{Answer, Failure};
+use super::{Exchange, Inbound, forwarded, upgrade};
+use crate::policy::route::Route;
+use crate::semantics::cache_status::{Forward, Outcome};
+use crate::server::Hold;
+
+const UNASKED: Failure = Failure {
+    status: StatusCode::BAD_GATEWAY,
+    token: "upgrade-unasked",
+    detail: "The upstream switched protocols without being asked to.",
+};
+
+impl Exchange {
+    /// Forwards the request as it came. A client that leaves drops this future, and with it the upstream exchange.
+    pub(crate) async fn pass(
+        self: &Arc<Self>,
+        inbound: Inbound,
+        route: Option<Arc<Route>>,
+        forward: Forward,
+        detail: &'static str,
+    ) -> Answer {
+        let Inbound { mut parts, body, peer, .. } = inbound;
+        let (method, path) = (parts.method.clone(), parts.uri.path().to_owned());
+        let protocols = upgrade::requested(&parts);
+        let (client, hold) = (parts.extensions.remove::<OnUpgrade>(), parts.extensions.remove::<Hold>());
+        self.make_forwardable(&mut parts, peer);
+        if let Some(protocols) = &protocols {
+            upgrade::restore(&mut parts.headers, protocols);
+        }
+        let sent = self.clock.elapsed();
+        let result = self.upstream.send(Request::from_parts(parts, body)).await;
+        let first_byte = self.clock.elapsed().saturating_sub(sent);
+        self.metrics.upstream(result.as_ref().ok().map(|r| r.status().as_u16()), first_byte);
+        let answer = match result {
+            Err(error) => Answer::failed(&Failure::of(&error, &method, &path), forward),
+            Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => match client {
+                Some(client) if protocols.is_some() => {
+                    let response = self.tunnels.splice(client, hold, response, &self.config.name);
+                    Answer::forwarded(response, Outcome::Pass, forward, Some(detail))
+                }
+                _ => Answer::failed(&UNASKED, forward),
+            },
+            Ok(response) => {
+                let (mut head, body) = response.into_parts();
+                forwarded::prepare_response(&mut head, &self.config.name);
+                let response = http::Response::from_parts(head, body);
+                Answer::forwarded(response, Outcome::Pass, forward, Some(detail))
+            }
+        };
+        answer.on(route).after(first_byte)
+    }
+
+    /// Fields and URI as a proxy sends them on.
+    pub(crate) fn make_forwardable(&self, parts: &mut http::request::Parts, peer: crate::server::Peer) {
+        forwarded::prepare_request(parts, peer, &self.config.trust_forwarded, &self.config.name);
+    }
+}
+
+/// A URI in origin form. Falls back on the path alone, which was parsed once already.
+pub(crate) fn origin_form(path: &str, query: &str) -> Uri {
+    let text = if query.is_empty() { path.to_owned() } else { format!("{path}?{query}") };
+    Uri::try_from(text).unwrap_or_else(|_| Uri::from_static("/"))
+}

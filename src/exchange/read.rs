@@ -1,0 +1,394 @@
+//! A cacheable read: look up, reuse or join a flight, deliver.
+//!
+//! Invariants:
+//! - Between a liveness test and the answer built on it lies no await.
+//! - Every wait is followed by a new test: what was live before a wait may be purged after it.
+//! - A follower waits at most twice and no longer than the configured time; then it goes itself.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderMap, Method, Response, StatusCode, header, response};
+
+use super::answer::{Answer, Failure};
+use super::coalesce::{Flight, Landing, Lead, Seat};
+use super::deliver::{deliver, not_modified};
+use super::fetch::{Arrived, Fetch, Validator, forbids_storing};
+use super::wanted::{Unwanted, Wanted};
+use super::{Exchange, Inbound};
+use crate::body::Body;
+use crate::coherence::{Liveness, Void};
+use crate::policy::key::CacheKey;
+use crate::policy::route::RouteMatch;
+use crate::semantics::cache_status::{CacheStatus, Forward, Outcome, ttl_seconds};
+use crate::semantics::reuse::{self, Reuse, Validate};
+use crate::semantics::stored::{Lifetimes, StoredResponse};
+use crate::semantics::validation::{Precondition, evaluate};
+use crate::semantics::vary::Selecting;
+use crate::store::{Absent, Entry, Lookup, Tier};
+
+/// How often a request waits for others' fetches before it goes itself.
+const WAITS: u32 = 2;
+
+const NOT_CACHED: Failure = Failure {
+    status: StatusCode::GATEWAY_TIMEOUT,
+    token: "only-if-cached",
+    detail: "The request asked for a stored response, and there is none to use.",
+};
+
+const LOST: Failure = Failure {
+    status: StatusCode::BAD_GATEWAY,
+    token: "fetch-lost",
+    detail: "The fetch ended without a result.",
+};
+
+/// What the store's answer leaves to be done.
+enum Next {
+    /// Nothing: here is the answer.
+    Done(Answer),
+    /// Go forward, because…
+    Forward(Need),
+}
+
+/// Why and how to go forward.
+struct Need {
+    forward: Forward,
+    detail: Option<&'static str>,
+    /// What a 304 may vouch for.
+    validator: Option<Validator>,
+    /// The client insists on the upstream's own word.
+    insists: bool,
+}
+
+impl Need {
+    fn miss(forward: Forward, detail: Option<&'static str>) -> Need {
+        Need { forward, detail, validator: None, insists: false }
+    }
+
+    /// The stale response that might stand in for a failed fetch.
+    fn held(&self) -> Option<&Arc<Entry>> {
+        self.validator.as_ref().filter(|v| !v.purged).map(|v| &v.entry)
+    }
+}
+
+impl Exchange {
+    /// Answers a request on a cached route.
+    pub(crate) async fn read(self: &Arc<Self>, inbound: Inbound, found: RouteMatch) -> Answer {
+        let route = Arc::clone(&found.route);
+        match self.identify(inbound, found).await {
+            Ok(wanted) => {
+                let show = self.config.show_key.then(|| wanted.key.hex());
+                let mut answer = self.answer(Arc::new(wanted)).await;
+                answer.status.key = show;
+                answer.on(Some(route))
+            }
+            Err((inbound, Unwanted::Pass(why))) => {
+                self.pass(inbound, Some(route), Forward::Bypass, why).await
+            }
+            Err((inbound, Unwanted::Mutation)) => self.mutate(inbound).await.on(Some(route)),
+        }
+    }
+
+    async fn answer(self: &Arc<Self>, wanted: Arc<Wanted>) -> Answer {
+        let mut waits = 0;
+        loop {
+            let need = match self.look_up(&wanted).await {
+                Next::Done(answer) => return answer,
+                Next::Forward(need) => need,
+            };
+            if let Some(answer) = self.not_for_the_store(&wanted, &need).await {
+                return answer;
+            }
+            let seat = if waits >= WAITS || self.goes_alone(&wanted, &need) {
+                Seat::Lead(Lead::alone(self.store.coherence()))
+            } else {
+                self.board.join(
+                    flight_key(&wanted, &need),
+                    || wanted.request_tags(self),
+                    self.store.coherence(),
+                )
+            };
+            match seat {
+                Seat::Lead(lead) => return self.lead(wanted, need, lead).await,
+                Seat::Follow(flight) => {
+                    waits += 1;
+                    if let Some(answer) = self.follow(&wanted, &need, &flight, &mut waits).await {
+                        return answer;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Asks the store, and the stored response whether it may answer.
+    async fn look_up(self: &Arc<Self>, wanted: &Arc<Wanted>) -> Next {
+        let headers = &wanted.parts.headers;
+        let found = match self.store.lookup_memory(&wanted.key, headers) {
+            Some(found) => found,
+            None => self.store.lookup(&wanted.key, &wanted.route.name, headers).await,
+        };
+        match found {
+            Lookup::Found(entry, tier) => self.reuse(wanted, entry, tier),
+            Lookup::Voided(entry, why) => {
+                let validator = Some(Validator { entry, purged: true });
+                let need = Need::miss(Forward::Miss, Some(void_detail(why)));
+                Next::Forward(Need { validator, ..need })
+            }
+            Lookup::Absent(why) => Next::Forward(absent(why)),
+        }
+    }
+
+    fn reuse(self: &Arc<Self>, wanted: &Arc<Wanted>, entry: Arc<Entry>, tier: Tier) -> Next {
+        let (headers, terms) = (&wanted.parts.headers, &wanted.terms);
+        match reuse::decide(&entry.response, headers, self.clock.now(), terms) {
+            Reuse::Fresh { age } => {
+                Next::Done(self.hit(wanted, &entry, age, Outcome::Hit, tier_detail(tier)))
+            }
+            Reuse::WhileRevalidate { age } => {
+                let answer = self.hit(wanted, &entry, age, Outcome::Stale, "stale-while-revalidate");
+                self.refresh(wanted, entry);
+                Next::Done(answer)
+            }
+            Reuse::ClientAcceptsStale { age } => {
+                Next::Done(self.hit(wanted, &entry, age, Outcome::Stale, "max-stale"))
+            }
+            Reuse::MustValidate(why) => {
+                let (forward, insists) = match why {
+                    Validate::RequestAsks => (Forward::Request, true),
+                    Validate::Stale | Validate::ResponseNoCache => (Forward::Stale, false),
+                };
+                let validator = Some(Validator { entry, purged: false });
+                Next::Forward(Need { insists, validator, ..Need::miss(forward, None) })
+            }
+            Reuse::Gone => Next::Forward(Need::miss(Forward::Stale, None)),
+        }
+    }
+
+    /// Requests that go forward without filling the store.
+    async fn not_for_the_store(self: &Arc<Self>, wanted: &Arc<Wanted>, need: &Need) -> Option<Answer> {
+        let headers = &wanted.parts.headers;
+        if reuse::only_if_cached(headers) {
+            return Some(Answer::failed(&NOT_CACHED, need.forward));
+        }
+        let detail = match need.detail {
+            Some("disabled") => "disabled",
+            _ if wanted.parts.method == Method::HEAD => "head",
+            _ if headers.contains_key(header::RANGE) => "range",
+            _ => return None,
+        };
+        let inbound = Inbound {
+            parts: wanted.parts.clone(),
+            body: wanted.body.clone().map_or(Body::Empty, Body::full),
+            peer: wanted.peer,
+            host: String::new(),
+        };
+        let mut answer = self.pass(inbound, None, need.forward, detail).await;
+        if answer.outcome == Outcome::Pass {
+            answer.outcome = Outcome::Miss;
+        }
+        Some(answer)
+    }
+
+    /// Whether waiting for others makes no sense for this request.
+    fn goes_alone(&self, wanted: &Wanted, need: &Need) -> bool {
+        let remembered = self.hit_for_miss.get(&wanted.key).is_some_and(|until| self.clock.elapsed() < until);
+        remembered || need.insists || !wanted.route.coalesce || forbids_storing(wanted)
+    }
+
+    async fn lead(self: &Arc<Self>, wanted: Arc<Wanted>, need: Need, lead: Lead) -> Answer {
+        let held = need.held().cloned();
+        let fetch = Fetch {
+            exchange: Arc::clone(self),
+            wanted: Arc::clone(&wanted),
+            lead,
+            validator: need.validator.clone(),
+        };
+        match fetch.start().await {
+            Ok(Arrived::Streaming { head, body, stored, first_byte }) => {
+                let failed = matches!(head.status.as_u16(), 500 | 502 | 503 | 504);
+                let stand_in = held.filter(|_| failed).and_then(|entry| self.stand_in(&wanted, &entry));
+                stand_in.unwrap_or_else(|| streamed(&wanted, &need, head, body, stored)).after(first_byte)
+            }
+            Ok(Arrived::Validated { entry, stored, first_byte }) => {
+                let age = entry.response.current_age(self.clock.now());
+                let response =
+                    deliver(&wanted.parts.method, &wanted.parts.headers, &entry.response, age, &self.via);
+                let mut answer = Answer::forwarded(response, Outcome::Revalidated, need.forward, need.detail);
+                answer.status.forward_status = Some(StatusCode::NOT_MODIFIED.as_u16());
+                answer.status.stored = stored;
+                answer.age = Some(age);
+                answer.after(first_byte)
+            }
+            Ok(Arrived::Failed { failure, first_byte }) => held
+                .and_then(|entry| self.stand_in(&wanted, &entry))
+                .unwrap_or_else(|| Answer::failed(&failure, need.forward))
+                .after(first_byte),
+            Err(_) => Answer::failed(&LOST, need.forward),
+        }
+    }
+
+    /// Waits for somebody else's fetch. `None` = look again.
+    async fn follow(&self, wanted: &Wanted, need: &Need, flight: &Flight, waits: &mut u32) -> Option<Answer> {
+        let landing = tokio::time::timeout(self.config.coalesce_timeout, flight.landed()).await;
+        match landing {
+            Ok(Landing::Stored(entry)) => self.share(wanted, need, &entry),
+            Ok(Landing::Failed(failure)) => {
+                if let Some(answer) = need.held().and_then(|entry| self.stand_in(wanted, entry)) {
+                    return Some(answer);
+                }
+                // The first failure elects a new leader; a second is everybody's.
+                (*waits >= WAITS).then(|| Answer::failed(&failure, need.forward))
+            }
+            Ok(Landing::Dropped) => None,
+            Ok(Landing::NotShareable) | Err(_) => {
+                *waits = WAITS;
+                None
+            }
+        }
+    }
+
+    /// Takes another request's response, if it answers this one too: live after the wait, selected by these
+    /// fields, and reusable.
+    fn share(&self, wanted: &Wanted, need: &Need, entry: &Arc<Entry>) -> Option<Answer> {
+        let (headers, terms) = (&wanted.parts.headers, &wanted.terms);
+        let live = self.store.coherence().liveness(&entry.stamp, &entry.tags) == Liveness::Live;
+        if !live || entry.key != wanted.key || !entry.response.selecting.matches(headers) {
+            return None;
+        }
+        let Reuse::Fresh { age } = reuse::decide(&entry.response, headers, self.clock.now(), terms) else {
+            return None;
+        };
+        let response = deliver(&wanted.parts.method, headers, &entry.response, age, &self.via);
+        let mut answer = Answer::forwarded(response, Outcome::Coalesced, need.forward, need.detail);
+        answer.status.collapsed = true;
+        answer.age = Some(age);
+        Some(answer)
+    }
+
+    /// A stale response in place of a failed fetch (RFC 5861 §4), if it is still live.
+    fn stand_in(&self, wanted: &Wanted, entry: &Arc<Entry>) -> Option<Answer> {
+        let (headers, now) = (&wanted.parts.headers, self.clock.now());
+        let allowed = reuse::on_error(&entry.response, headers, now, &wanted.terms);
+        let live = self.store.coherence().liveness(&entry.stamp, &entry.tags) == Liveness::Live;
+        (allowed && live).then(|| {
+            self.hit(wanted, entry, entry.response.current_age(now), Outcome::Stale, "stale-if-error")
+        })
+    }
+
+    /// An answer from the store.
+    fn hit(
+        &self,
+        wanted: &Wanted,
+        entry: &Entry,
+        age: Duration,
+        outcome: Outcome,
+        detail: &'static str,
+    ) -> Answer {
+        let response = deliver(&wanted.parts.method, &wanted.parts.headers, &entry.response, age, &self.via);
+        let status = CacheStatus {
+            hit: true,
+            ttl: Some(ttl_seconds(entry.response.lifetimes.fresh, age)),
+            detail: Some(detail),
+            ..CacheStatus::default()
+        };
+        Answer { response, outcome, status, route: None, age: Some(age), upstream: None }
+    }
+
+    /// Refreshes a stale entry behind the answer, unless somebody does already.
+    fn refresh(self: &Arc<Self>, wanted: &Arc<Wanted>, entry: Arc<Entry>) {
+        if !matches!(wanted.parts.method, Method::GET) && wanted.body.is_none() {
+            return;
+        }
+        let need =
+            Need { validator: Some(Validator { entry, purged: false }), ..Need::miss(Forward::Stale, None) };
+        let key = flight_key(wanted, &need);
+        if self.board.is_flying(&key) {
+            return;
+        }
+        if let Seat::Lead(lead) = self.board.join(key, || wanted.request_tags(self), self.store.coherence()) {
+            let fetch = Fetch {
+                exchange: Arc::clone(self),
+                wanted: Arc::clone(wanted),
+                lead,
+                validator: need.validator,
+            };
+            // Nobody waits for it: the receiver goes, the fetch runs on.
+            drop(fetch.start());
+        }
+    }
+}
+
+/// The key that flights are joined by: the variant's where it is known, so that variants do not wait for each other.
+fn flight_key(wanted: &Wanted, need: &Need) -> CacheKey {
+    match &need.validator {
+        Some(validator) if !validator.entry.response.selecting.0.is_empty() => {
+            wanted.key.variant(&validator.entry.response.selecting)
+        }
+        _ => wanted.key,
+    }
+}
+
+/// The upstream's response for the client that began the fetch. Its conditions were not sent on, so they are
+/// judged here.
+fn streamed(
+    wanted: &Wanted,
+    need: &Need,
+    head: response::Parts,
+    body: Body,
+    stored: Result<(), &'static str>,
+) -> Answer {
+    let response = if head.status == StatusCode::OK && client_has_it(wanted, &head.headers) {
+        not_modified(&head.headers)
+    } else {
+        Response::from_parts(head, body)
+    };
+    let detail = stored.err().or(need.detail);
+    let mut answer = Answer::forwarded(response, Outcome::Miss, need.forward, detail);
+    answer.status.stored = stored.is_ok();
+    answer
+}
+
+fn client_has_it(wanted: &Wanted, received: &HeaderMap) -> bool {
+    let request = &wanted.parts.headers;
+    if !request.contains_key(header::IF_NONE_MATCH) && !request.contains_key(header::IF_MODIFIED_SINCE) {
+        return false;
+    }
+    let head = StoredResponse {
+        status: StatusCode::OK,
+        headers: received.clone(),
+        body: bytes::Bytes::new(),
+        request_time: Default::default(),
+        response_time: Default::default(),
+        initial_age: Duration::ZERO,
+        lifetimes: Lifetimes::default(),
+        selecting: Selecting::default(),
+    };
+    evaluate(&wanted.parts.method, request, &head) == Precondition::NotModified
+}
+
+fn absent(why: Absent) -> Need {
+    match why {
+        Absent::NotStored => Need::miss(Forward::UriMiss, None),
+        Absent::NoVariant => Need::miss(Forward::VaryMiss, None),
+        Absent::Void(why) => Need::miss(Forward::Miss, Some(void_detail(why))),
+        Absent::StoreUnavailable => Need::miss(Forward::Miss, Some("store-unavailable")),
+        Absent::Corrupt => Need::miss(Forward::Miss, Some("corrupt")),
+        Absent::Disabled => Need::miss(Forward::Bypass, Some("disabled")),
+    }
+}
+
+fn void_detail(why: Void) -> &'static str {
+    match why {
+        Void::Epoch => "other-epoch",
+        Void::Rules => "other-rules",
+        Void::Floor => "flushed",
+        Void::Purged => "purged",
+    }
+}
+
+fn tier_detail(tier: Tier) -> &'static str {
+    match tier {
+        Tier::Memory => "memory",
+        Tier::Redis => "redis",
+    }
+}

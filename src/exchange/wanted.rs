@@ -1,0 +1,234 @@
+//! What a cacheable read wants: route, normal form, subject, key; or why the cache may not take part.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, Request, header};
+use http_body::Body as _;
+
+use super::buffer::{Buffered, read_up_to};
+use super::{Exchange, Inbound, forwarded, pass::origin_form};
+use crate::body::Body;
+use crate::policy::key::{CacheKey, KeyParts};
+use crate::policy::path::{self, PathParams, UnsafePath};
+use crate::policy::route::{Route, RouteMatch};
+use crate::policy::subject::{self, Bypass, Subject};
+use crate::policy::tags::{Facts, Json, Tag};
+use crate::semantics::fields;
+use crate::semantics::stored::StoredResponse;
+use crate::semantics::storing::Terms;
+use crate::semantics::validation::{CONDITIONAL, conditional_fields};
+use crate::server::Peer;
+
+/// A read that the cache may answer.
+pub(crate) struct Wanted {
+    pub(crate) route: Arc<Route>,
+    pub(crate) params: PathParams,
+    /// Method, URI, fields as received.
+    pub(crate) parts: http::request::Parts,
+    pub(crate) peer: Peer,
+    /// The normalised path: keyed, and forwarded.
+    pub(crate) path: String,
+    /// The normalised query: keyed, and forwarded.
+    pub(crate) query: String,
+    pub(crate) subject: Subject,
+    /// The route's words as they hold for this caller.
+    pub(crate) terms: Terms,
+    pub(crate) key: CacheKey,
+    /// A keyed body.
+    pub(crate) body: Option<Bytes>,
+}
+
+/// Why the cache does not take part.
+pub(crate) enum Unwanted {
+    /// Pass through, because…
+    Pass(&'static str),
+    /// The body says that this is no read.
+    Mutation,
+}
+
+impl Exchange {
+    /// Everything that decides whether and under which key the cache takes part. The request keeps its body when
+    /// the answer is no.
+    pub(crate) async fn identify(
+        &self,
+        mut inbound: Inbound,
+        found: RouteMatch,
+    ) -> Result<Wanted, (Inbound, Unwanted)> {
+        let RouteMatch { route, params } = found;
+        let (path, subject) = match self.admissible(&inbound, &route) {
+            Ok(pair) => pair,
+            Err(why) => return Err((inbound, Unwanted::Pass(why))),
+        };
+        let body = match self.keyed_body(&mut inbound, &route).await {
+            Ok(body) => body,
+            Err(why) => return Err((inbound, why)),
+        };
+        let query = route.query.normalise(inbound.parts.uri.query());
+        let key = self.key(&inbound, &route, &path, &query, &subject, body.as_ref());
+        let Inbound { parts, peer, .. } = inbound;
+        // What nobody in particular gets, everybody without credentials may get: then `private` is an obstacle.
+        let terms =
+            Terms { per_subject: route.terms.per_subject && !subject.anonymous, ..route.terms.clone() };
+        Ok(Wanted { route, params, parts, peer, path, query, subject, terms, key, body })
+    }
+
+    /// What can be told from the head alone.
+    fn admissible(&self, inbound: &Inbound, route: &Route) -> Result<(String, Subject), &'static str> {
+        if !self.store.enabled() {
+            return Err("disabled");
+        }
+        let headers = &inbound.parts.headers;
+        if headers.contains_key(header::IF_MATCH) || headers.contains_key(header::IF_UNMODIFIED_SINCE) {
+            return Err("precondition");
+        }
+        let path = path::normalise(inbound.parts.uri.path()).map_err(unsafe_path)?;
+        let view = self.store.coherence().view();
+        let now = self.clock.now();
+        let subject =
+            subject::identify(route, headers, &self.keys.load(), &view.secret, now).map_err(Bypass::token)?;
+        Ok((path, subject))
+    }
+
+    /// The body where the route keys by it. Any other read with a body is not the cache's business: what is not
+    /// keyed must not influence an answer.
+    async fn keyed_body(&self, inbound: &mut Inbound, route: &Route) -> Result<Option<Bytes>, Unwanted> {
+        let bodiless = matches!(inbound.parts.method, Method::GET | Method::HEAD);
+        let Some(body_key) = route.body_key.as_ref().filter(|_| !bodiless) else {
+            return if inbound.body.is_end_stream() { Ok(None) } else { Err(Unwanted::Pass("request-body")) };
+        };
+        let otherwise = |why| {
+            if inbound.parts.method.is_safe() || inbound.parts.method.as_str() == "QUERY" {
+                Unwanted::Pass(why)
+            } else {
+                Unwanted::Mutation
+            }
+        };
+        if inbound.parts.headers.contains_key(header::CONTENT_ENCODING) {
+            return Err(otherwise("request-encoding"));
+        }
+        match read_up_to(std::mem::replace(&mut inbound.body, Body::Empty), self.config.max_key_body).await {
+            Buffered::Partly(body) => {
+                inbound.body = body;
+                Err(otherwise("request-too-large"))
+            }
+            Buffered::Whole(bytes) if body_key.is_read(&bytes) => Ok(Some(bytes)),
+            Buffered::Whole(bytes) => {
+                inbound.body = Body::full(bytes);
+                Err(otherwise("request-not-a-read"))
+            }
+        }
+    }
+
+    fn key(
+        &self,
+        inbound: &Inbound,
+        route: &Route,
+        path: &str,
+        query: &str,
+        subject: &Subject,
+        body: Option<&Bytes>,
+    ) -> CacheKey {
+        let headers = &inbound.parts.headers;
+        let outside = forwarded::outside(headers, inbound.peer, &self.config.trust_forwarded, &inbound.host);
+        let content_type = headers.get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
+        let parts = KeyParts {
+            namespace: self.store.namespace(),
+            route: &route.name,
+            origin: (!route.any_host).then_some((outside.scheme, &*outside.host)),
+            path,
+            query,
+            subject,
+            body: body.map(|b| (inbound.parts.method.as_str(), content_type, &b[..])),
+        };
+        CacheKey::compute(&self.store.coherence().view().secret, &parts)
+    }
+}
+
+fn unsafe_path(why: UnsafePath) -> &'static str {
+    match why {
+        UnsafePath::EncodedSlash => "path-encoded-slash",
+        UnsafePath::DotSegment => "path-dot-segment",
+        UnsafePath::Nul => "path-nul",
+        UnsafePath::Semicolon => "path-semicolon",
+        UnsafePath::BadEncoding => "path-encoding",
+    }
+}
+
+impl Wanted {
+    /// What tag templates may draw on.
+    pub(crate) fn facts<'a>(&'a self, request: Json<'a>, response: Json<'a>) -> Facts<'a> {
+        Facts {
+            params: &self.params,
+            path: &self.path,
+            query: &self.query,
+            headers: &self.parts.headers,
+            subject: Some(&self.subject),
+            request,
+            response,
+        }
+    }
+
+    /// The tags known before the response.
+    pub(crate) fn request_tags(&self, exchange: &Exchange) -> Vec<Tag> {
+        let secret = exchange.store.coherence().view().secret;
+        let json = self.request_json();
+        let facts = self.facts(json.as_ref().map_or(Json::Unknown, Json::Known), Json::Unknown);
+        exchange.policy.tags.request_tags(&secret, &self.route, &facts)
+    }
+
+    /// The keyed body as JSON.
+    pub(crate) fn request_json(&self) -> Option<serde_json::Value> {
+        self.body.as_ref().and_then(|b| serde_json::from_slice(b).ok())
+    }
+
+    /// The request that fetches this for the store: normal form, whole representation, nothing that is of no
+    /// influence; conditional on `validator` (`true` = a purge has voided it, so only its ETag may vouch for it).
+    pub(crate) fn upstream_request(
+        &self,
+        exchange: &Exchange,
+        validator: Option<(&StoredResponse, bool)>,
+    ) -> Request<Body> {
+        let mut request = Request::new(self.body.clone().map_or(Body::Empty, Body::full));
+        *request.method_mut() = self.parts.method.clone();
+        *request.uri_mut() = origin_form(&self.path, &self.query);
+        *request.version_mut() = self.parts.version;
+        *request.headers_mut() = self.parts.headers.clone();
+        if !request.headers().contains_key(header::HOST)
+            && let Some(authority) = self.parts.uri.authority()
+            && let Ok(host) = HeaderValue::from_str(authority.as_str())
+        {
+            request.headers_mut().insert(header::HOST, host);
+        }
+        let (mut parts, body) = request.into_parts();
+        exchange.make_forwardable(&mut parts, self.peer);
+        self.trim_fields(exchange, &mut parts.headers, validator);
+        Request::from_parts(parts, body)
+    }
+
+    fn trim_fields(
+        &self,
+        exchange: &Exchange,
+        headers: &mut HeaderMap,
+        validator: Option<(&StoredResponse, bool)>,
+    ) {
+        subject::strip_ignored(&self.route, headers);
+        for name in &CONDITIONAL {
+            headers.remove(name);
+        }
+        headers.remove(header::EXPECT);
+        // Says per client what X-Forwarded-* says too; what is not keyed must not colour an answer.
+        headers.remove(header::FORWARDED);
+        if exchange.policy.tags.route_needs_response(&self.route) {
+            // Tags are read from the content, so it must come uncoded.
+            headers.remove(header::ACCEPT_ENCODING);
+        } else {
+            fields::normalise_accept_encoding(headers);
+        }
+        if let Some((stored, purged)) = validator {
+            for (name, value) in conditional_fields(stored, purged) {
+                headers.insert(name, value);
+            }
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! A real `redis-server` on a port and in a directory of its own, to be killed, frozen, flushed and spoilt.
+
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use super::{eventually, free_port, signal};
+
+/// The server. Killed when dropped.
+pub struct Redis {
+    port: u16,
+    password: Option<String>,
+    dir: TempDir,
+    child: Option<Child>,
+}
+
+impl Redis {
+    /// Starts a server without a password.
+    pub async fn start() -> Redis {
+        Redis::launch(None).await
+    }
+
+    /// Starts a server that wants this password.
+    pub async fn with_password(password: &str) -> Redis {
+        Redis::launch(Some(password.to_owned())).await
+    }
+
+    async fn launch(password: Option<String>) -> Redis {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let mut redis = Redis { port: free_port(), password, dir, child: None };
+        for _ in 0..5 {
+            if redis.spawn().await {
+                return redis;
+            }
+            redis.port = free_port();
+        }
+        panic!("redis-server did not start:\n{}", redis.log());
+    }
+
+    /// Starts the process and waits until it answers; false when it ended at once (its port was taken).
+    async fn spawn(&mut self) -> bool {
+        let log = std::fs::File::create(self.dir.path().join("redis.log")).expect("a log file");
+        let mut command = Command::new("redis-server");
+        command
+            .args([
+                "--port",
+                &self.port.to_string(),
+                "--bind",
+                "127.0.0.1",
+                "--save",
+                "",
+                "--appendonly",
+                "no",
+            ])
+            .args(["--dir", &self.dir.path().display().to_string(), "--loglevel", "notice"])
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("a log file"))
+            .stderr(log);
+        if let Some(password) = &self.password {
+            command.args(["--requirepass", password]);
+        }
+        match command.spawn() {
+            Ok(child) => self.child = Some(child),
+            Err(error) => {
+                panic!("redis-server cannot be started ({error}): scripts/test installs what the tests need")
+            }
+        }
+        let began = std::time::Instant::now();
+        while began.elapsed() < super::DEADLINE {
+            if self.child.as_mut().is_some_and(|c| c.try_wait().is_ok_and(|ended| ended.is_some())) {
+                self.child = None;
+                return false;
+            }
+            if self.try_run(&["PING"]).await.is_ok() {
+                return true;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("redis-server does not answer:\n{}", self.log());
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("redis.log")).unwrap_or_default()
+    }
+
+    /// Where Weir should look: database 1.
+    pub fn url(&self) -> String {
+        self.url_with(self.password.as_deref())
+    }
+
+    /// The same with another password, or none.
+    pub fn url_with(&self, password: Option<&str>) -> String {
+        match password {
+            Some(password) => format!("redis://:{password}@127.0.0.1:{}/1", self.port),
+            None => format!("redis://127.0.0.1:{}/1", self.port),
+        }
+    }
+
+    /// The port it listens on.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// `kill -9`. Returns when the process is gone.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().ok();
+            child.wait().ok();
+        }
+    }
+
+    /// Starts it again on the same port, empty.
+    pub async fn restart(&mut self) {
+        self.kill();
+        assert!(self.spawn().await, "redis-server did not come back on port {}:\n{}", self.port, self.log());
+    }
+
+    fn pid(&self) -> u32 {
+        self.child.as_ref().expect("a running redis-server").id()
+    }
+
+    /// SIGSTOP: connections stay open, nothing answers.
+    pub fn freeze(&self) {
+        signal(self.pid(), "STOP");
+    }
+
+    /// SIGCONT.
+    pub fn thaw(&self) {
+        signal(self.pid(), "CONT");
+    }
+
+    /// Runs one command in database 1 over a connection of its own.
+    pub async fn run<T: redis::FromRedisValue>(&self, words: &[&str]) -> T {
+        let value = self.try_run(words).await.unwrap_or_else(|e| panic!("{words:?}: {e}"));
+        redis::from_redis_value(value).unwrap_or_else(|e| panic!("{words:?}: {e}"))
+    }
+
+    async fn try_run(&self, words: &[&str]) -> redis::RedisResult<redis::Value> {
+        let client = redis::Client::open(self.url())?;
+        let mut connection = client.get_multiplexed_async_connection().await?;
+        let mut command = redis::cmd(words[0]);
+        for word in &words[1..] {
+            command.arg(word);
+        }
+        command.query_async(&mut connection).await
+    }
+
+    /// FLUSHALL: everything of everybody, gone.
+    pub async fn flush_all(&self) {
+        self.run::<()>(&["FLUSHALL"]).await;
+    }
+
+    /// The names of keys that match `pattern`.
+    pub async fn keys(&self, pattern: &str) -> Vec<String> {
+        let mut keys: Vec<String> = self.run(&["KEYS", pattern]).await;
+        keys.sort();
+        keys
+    }
+
+    /// The keys that hold entries of `route`, under the default prefix.
+    pub async fn entries(&self, route: &str) -> Vec<String> {
+        self.keys(&format!("cache:{route}:*")).await
+    }
+
+    /// Waits until Redis holds at least `n` entries of `route` (they are written behind the answer).
+    pub async fn filled(&self, route: &str, n: usize) {
+        eventually(&format!("{n} entries of {route} in Redis"), super::DEADLINE, || async {
+            self.entries(route).await.len() >= n
+        })
+        .await;
+    }
+
+    /// Puts `garbage` in the place of every entry of `route`.
+    pub async fn spoil(&self, route: &str, garbage: &str) {
+        for key in self.entries(route).await {
+            self.run::<()>(&["SET", &key, garbage]).await;
+        }
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
