@@ -313,7 +313,8 @@ pub(crate) fn io_reason(error: &std::io::Error) -> String {
 }
 
 fn override_one<'i>(document: &mut Document<'i>, candidate: &Candidate, label: &str, text: Cow<'i, str>) {
-    let offset = document.sources.add_variable(label, &text, candidate.kind == Secret);
+    let hidden = candidate.kind == Secret || tells_secrets(&text);
+    let offset = document.sources.add_variable(label, &text, hidden);
     match value_of(candidate.kind, text.clone()) {
         Ok(value) => {
             let value = tree::shift(value, offset);
@@ -492,14 +493,18 @@ pub(crate) fn mask(document: &mut Document<'_>) {
     let mut ranges = Vec::new();
     tree::walk(&document.root, &mut Vec::new(), &mut |path, _, value| {
         let typed = document.sources.raw(&value.span());
-        let has_credentials = typed.contains("://") && typed.contains('@');
-        if (is_secret(path) || has_credentials) && !is_bare_reference(typed) {
+        if (is_secret(path) || tells_secrets(typed)) && !is_bare_reference(typed) {
             ranges.push(value.span());
         }
     });
     for range in ranges {
         document.sources.mask(range);
     }
+}
+
+/// A URL with a password in it, or a private key where a public one belongs.
+fn tells_secrets(text: &str) -> bool {
+    (text.contains("://") && text.contains('@')) || text.contains("PRIVATE KEY")
 }
 
 fn is_secret(path: &[Seg]) -> bool {

@@ -68,3 +68,77 @@ fn graphql_request_is_read(request: &Value) -> bool {
     };
     graphql::is_query(document, operation)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn graphql(body: &str) -> bool {
+        BodyKey::GraphQl.is_read(body.as_bytes())
+    }
+
+    #[test]
+    fn graphql_requests() {
+        for body in [
+            r#"{"query":"{ a }"}"#,
+            r#"{"query":"{ a }","operationName":null,"variables":{"x":1},"extensions":{"persistedQuery":{}}}"#,
+            r#"{"query":"query A { a } mutation B { b }","operationName":"A"}"#,
+            r#"[{"query":"{ a }"},{"query":"query { b }"}]"#,
+        ] {
+            assert!(graphql(body), "{body}");
+        }
+        for body in [
+            "",
+            "{ a }",
+            "[]",
+            "7",
+            "{}",
+            r#"{"query":7}"#,
+            r#"{"query":"mutation { a }"}"#,
+            r#"{"query":"query A { a } mutation B { b }","operationName":"B"}"#,
+            r#"{"query":"query A { a } mutation B { b }"}"#,
+            r#"{"query":"query A { a } mutation B { b }","operationName":"A","OperationName":"B"}"#,
+            r#"{"query":"query A { a } mutation B { b }","operationname":"B"}"#,
+            r#"{"query":"{ a }","operationName":""}"#,
+            r#"{"query":"{ a }","operationName":7}"#,
+            r#"{"query":"{ a }","query":"mutation { b }"}"#,
+            r#"{"query":"{ a }","Query":"mutation { b }"}"#,
+            r#"{"extensions":{"persistedQuery":{"sha256Hash":"x"}}}"#,
+            r#"[{"query":"{ a }"},{"query":"mutation { b }"}]"#,
+            r#"[{"query":"{ a }"},7]"#,
+            r#"[[{"query":"{ a }"}]]"#,
+            "{\"query\":\"{ a }\"}x",
+        ] {
+            assert!(!graphql(body), "{body}");
+        }
+    }
+
+    #[test]
+    fn a_document_in_the_url_cloaks_the_body() {
+        let body = br#"{"query":"{ a }"}"#;
+        assert!(BodyKey::GraphQl.is_read_at("x=1", body));
+        assert!(!BodyKey::GraphQl.is_read_at("query=mutation%7Ba%7D", body));
+        assert!(!BodyKey::GraphQl.is_read_at("%71uery=mutation%7Ba%7D", body));
+        assert!(!BodyKey::GraphQl.is_read_at("operationName=B", body));
+        assert!(BodyKey::Any.is_read_at("query=mutation%7Ba%7D", body));
+    }
+
+    #[test]
+    fn members_with_allowed_values() {
+        let key = BodyKey::Json { member: "op.action".into(), one_of: vec!["search".into(), "count".into()] };
+        assert!(key.is_read(br#"{"op":{"action":"search"}}"#));
+        assert!(key.is_read(br#"[{"op":{"action":"search"}},{"op":{"action":"count"}}]"#));
+        for body in [
+            &br#"{"op":{"action":"delete"}}"#[..],
+            br#"{"op":{"action":["search"]}}"#,
+            br#"{"op":{"action":"search","action":"delete"}}"#,
+            br#"{"op":{"action":"search","ACTION":"delete"}}"#,
+            br#"{"op":{}}"#,
+            br#"{}"#,
+            b"",
+        ] {
+            assert!(!key.is_read(body), "{}", String::from_utf8_lossy(body));
+        }
+        assert!(BodyKey::Any.is_read(b""));
+    }
+}

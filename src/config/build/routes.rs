@@ -88,6 +88,8 @@ impl<'a> Inherited<'a> {
 
 impl Builder<'_, '_> {
     pub(super) fn routes(&mut self, file: &File, keys: &[KeyPart], max_body: u64) -> Vec<RoutePart> {
+        // The defaults are checked for their own sake: there may be no route that takes them.
+        self.terms(&Inherited::of(None, &file.defaults));
         let mut parts = Vec::new();
         let mut index = 0;
         for entry in &file.route {
@@ -450,8 +452,8 @@ impl Builder<'_, '_> {
             return (true, None);
         }
         let name = text.strip_prefix("*.").unwrap_or(&text);
-        let parsed = name.parse::<http::uri::Authority>();
-        if name.is_empty() || name.contains(['*', '/', '@', ' ']) || parsed.is_err() {
+        let parsed = name.parse::<http::uri::Authority>().ok().filter(super::sections::has_sound_port);
+        if name.is_empty() || name.contains(['*', '/', '@', ' ']) || parsed.is_none() {
             self.error(&typed.span(), format!("`{}` is not a host", typed.get_ref())).allowed(
                 "\"any\", \"api.example.com\", \"*.example.com\", with a port where it is not the default",
             );
