@@ -5,7 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::net::TcpListener;
@@ -94,6 +94,7 @@ pub(super) struct Running {
     refresh: CancellationToken,
     exchange: Arc<Exchange>,
     store: Arc<Store>,
+    clock: Clock,
     drain_timeout: Duration,
     drain_delay: Duration,
 }
@@ -135,7 +136,7 @@ pub(super) async fn start(
             upstream,
             access,
             token,
-            clock,
+            clock: clock.clone(),
             ready: ready.clone(),
             started,
         };
@@ -158,6 +159,7 @@ pub(super) async fn start(
         refresh,
         exchange,
         store,
+        clock,
         drain_timeout: config.drain_timeout,
         drain_delay: config.drain_delay,
     })
@@ -173,13 +175,14 @@ impl Running {
     pub(super) async fn stop(self) -> Drained {
         self.ready.store(false, Ordering::Release);
         tokio::time::sleep(self.drain_delay).await;
-        let began = Instant::now();
+        let began = self.clock.elapsed();
         self.drain.cancel();
         let drained = self.server.await.unwrap_or_else(|error| {
             tracing::error!(%error, "the traffic listener had failed");
             Drained::Cut(0)
         });
-        let left = self.drain_timeout.saturating_sub(began.elapsed()).max(CLOSE_AT_LEAST);
+        let left =
+            self.drain_timeout.saturating_sub(self.clock.elapsed().saturating_sub(began)).max(CLOSE_AT_LEAST);
         let closed = self.exchange.close(left).await;
         self.refresh.cancel();
         self.store.close(STORE_CLOSE).await;
