@@ -119,7 +119,9 @@ impl Exchange {
                 inbound.body = body;
                 Err(otherwise("request-too-large"))
             }
-            Buffered::Whole(bytes) if body_key.is_read_at(inbound.parts.uri.query().unwrap_or_default(), &bytes) => {
+            Buffered::Whole(bytes)
+                if body_key.is_read_at(inbound.parts.uri.query().unwrap_or_default(), &bytes) =>
+            {
                 Ok(Some(bytes))
             }
             Buffered::Whole(bytes) => {
