@@ -98,12 +98,19 @@ pub struct Connector {
     client: Result<Client, RedisError>,
     limit: Duration,
     last_error: Mutex<Option<String>>,
+    /// Why no connection can be had; `None` since one was.
+    refusal: Mutex<Option<String>>,
 }
 
 impl Connector {
     /// Reads the settings; nothing is connected yet.
     pub fn new(config: &RedisConfig) -> Connector {
-        Connector { client: client(config), limit: config.connect_timeout, last_error: Mutex::new(None) }
+        Connector {
+            client: client(config),
+            limit: config.connect_timeout,
+            last_error: Mutex::default(),
+            refusal: Mutex::default(),
+        }
     }
 
     /// A connection that has authenticated and selected its database, within the connect timeout.
@@ -118,9 +125,7 @@ impl Connector {
             Ok(client.get_multiplexed_async_connection_with_config(&config).await?)
         };
         let connected = timeout(self.limit, attempt).await.unwrap_or(Err(Failure::Late));
-        if let Err(failure) = &connected {
-            self.remember(&format!("connect: {failure}"));
-        }
+        *self.refusal.lock() = connected.as_ref().err().map(|failure| format!("connect: {failure}"));
         connected
     }
 
@@ -129,9 +134,9 @@ impl Connector {
         *self.last_error.lock() = Some(words.to_owned());
     }
 
-    /// The last failure's words.
+    /// Why no connection can be had, else the last failure's words.
     pub fn last_error(&self) -> Option<String> {
-        self.last_error.lock().clone()
+        self.refusal.lock().clone().or_else(|| self.last_error.lock().clone())
     }
 }
 

@@ -158,7 +158,7 @@ impl Log {
             let flush = Arc::new(Event {
                 kind: EventKind::Flush,
                 origin: queue[0].event.origin,
-                id: u64::from_le_bytes(random()).max(1),
+                id: number(),
                 ..Event::default()
             });
             // The flush is owed before what it stands for is settled: no moment without either.
@@ -196,8 +196,14 @@ impl Log {
         let Some(at) = queue.iter().position(|w| Arc::ptr_eq(&w.event, event)) else {
             return;
         };
-        self.coherence.settle_owed(event);
-        for publisher in queue.remove(at).into_iter().flat_map(|w| w.publishers) {
+        let lingers = self.coherence.settle_owed(event);
+        let settled = queue.remove(at);
+        if lingers {
+            // It came through unseen, in a gap. An event that names nothing moves the log past its last mark.
+            let nothing = Event { origin: event.origin, id: number(), ..Event::default() };
+            queue.push_back(Waiting { event: Arc::new(nothing), publishers: Vec::new() });
+        }
+        for publisher in settled.into_iter().flat_map(|w| w.publishers) {
             // A publisher that no longer waits owes, and has just been settled.
             let _ = publisher.send(seq);
         }
@@ -279,4 +285,9 @@ impl Log {
     fn secret_of(&self, state: &LogState) -> [u8; 32] {
         self.secret.unwrap_or(state.secret)
     }
+}
+
+/// A number for an event of the log's own making; publishers count from 1 and do not get there.
+fn number() -> u64 {
+    u64::from_le_bytes(random()) | 1 << 63
 }

@@ -16,7 +16,6 @@ use super::super::breaker::pause;
 use super::super::link::{Dedicated, Failure};
 use super::super::wire::{self, LogState, Record};
 use super::Log;
-use crate::coherence::Draft;
 use crate::store::random;
 
 /// How long one wait at the stream lasts: a log made anew is noticed within this time.
@@ -130,8 +129,7 @@ impl Log {
 
     /// Replays another epoch from its floor and puts it in force. False = the log changed meanwhile.
     async fn enter(&self, connection: &mut Dedicated, state: &LogState) -> Result<bool, Failure> {
-        let draft: Draft =
-            self.coherence.draft(state.epoch, self.secret_of(state), state.floor.min(state.seq));
+        let mut draft = self.coherence.draft(state.epoch, self.secret_of(state), state.floor.min(state.seq));
         while draft.applied() < state.seq {
             let Some(records) = self.range(connection, draft.applied() + 1, state).await? else {
                 return Ok(false);
