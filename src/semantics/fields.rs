@@ -1,29 +1,331 @@
-//! Kinds of fields: hop-by-hop, credentials, encodings, forwarding (RFC 9110 §7.6, §11, §12.5.3).
+//! Kinds of fields: hop-by-hop, credentials, overrides, and the normal form of `Accept-Encoding`
+//! (RFC 9110 §7.6, §11, §12.5.3).
+//!
+//! The lists err on the safe side: a field wrongly taken for a credential costs hits until the
+//! operator declares it of no influence; one wrongly taken for harmless could show one user's answer
+//! to another. Not credentials: `X-CSRF-Token` and the like (they prove intent, and a session's
+//! credential always comes with them), and tenant or organisation selectors (they select, and belong
+//! into `vary`; nobody proves anything by sending one).
 
-use http::{HeaderMap, HeaderName};
+use http::header::{
+    self, ACCEPT_ENCODING, CONNECTION, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING,
+    UPGRADE,
+};
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use super::lists;
+
+/// Fields that belong to one connection whether or not `Connection` names them (RFC 9110 §7.6.1), and the
+/// proxy's own authentication (RFC 9110 §11.7), which belongs to one hop. `Trailer` is not among them: it
+/// announces what a forwarded body will bring.
+const HOP_BY_HOP: [HeaderName; 9] = [
+    TRANSFER_ENCODING,
+    TE,
+    UPGRADE,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    HeaderName::from_static("http2-settings"),
+    PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION,
+    HeaderName::from_static("proxy-authentication-info"),
+];
 
 /// Removes hop-by-hop fields and those that `Connection` names (RFC 9110 §7.6.1).
-pub fn strip_hop_by_hop(_headers: &mut HeaderMap) {
-    unimplemented!()
+///
+/// A nomination is not obeyed for fields that are meant for everybody on the way (credentials, `Host`,
+/// framing, caching, conditionals, content description, forwarding): RFC 9110 §7.6.1 forbids to nominate
+/// those, and who does it anyway wants them to vanish between two readers that both look at them.
+pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    if headers.contains_key(CONNECTION) {
+        for name in nominated(headers) {
+            headers.remove(name);
+        }
+        headers.remove(CONNECTION);
+    }
+    for name in &HOP_BY_HOP {
+        headers.remove(name);
+    }
 }
 
-/// Fields whose presence means the request speaks for somebody (DESIGN promise 1), lower-case:
-/// `authorization`, `cookie`, `proxy-authorization`, `x-api-key`, `api-key`, `x-auth-token`, `x-access-token`,
-/// `x-csrf-token`?, forwarded-user fields (`x-forwarded-user`, `x-remote-user`, `remote-user`,
-/// `x-auth-request-user`, `x-authenticated-user`, `x-user-id`, …), client-certificate fields
-/// (`x-forwarded-client-cert`, `x-client-cert`, `x-ssl-client-cert`, `client-cert`, …).
-pub fn is_credential(_name: &HeaderName) -> bool {
-    unimplemented!()
+/// Whether a message's field stays behind when the message is forwarded.
+pub(super) fn is_hop_by_hop(name: &HeaderName, nominated: &[HeaderName]) -> bool {
+    *name == CONNECTION || HOP_BY_HOP.contains(name) || nominated.contains(name)
 }
 
-/// Method- and URL-override fields, stripped on cached routes (`x-http-method-override`, `x-http-method`,
-/// `x-method-override`, `x-original-url`, `x-rewrite-url`).
-pub fn is_override(_name: &HeaderName) -> bool {
-    unimplemented!()
+/// The fields that `Connection` names and may name.
+pub(super) fn nominated(headers: &HeaderMap) -> Vec<HeaderName> {
+    let lines = headers.get_all(CONNECTION).into_iter();
+    let names = lines.flat_map(|line| lists::members(line.as_bytes()));
+    names.filter_map(|name| HeaderName::from_bytes(name).ok()).filter(|name| !is_end_to_end(name)).collect()
+}
+
+/// Fields that no `Connection` may nominate away.
+fn is_end_to_end(name: &HeaderName) -> bool {
+    let text = name.as_str();
+    is_credential(name)
+        || is_override(name)
+        || ["content-", "accept", "if-", "x-forwarded-"].iter().any(|prefix| text.starts_with(prefix))
+        || END_TO_END.contains(&text)
+}
+
+const END_TO_END: [&str; 22] = [
+    "age",
+    "allow",
+    "cache-control",
+    "date",
+    "etag",
+    "expect",
+    "expires",
+    "forwarded",
+    "host",
+    "last-modified",
+    "location",
+    "origin",
+    "pragma",
+    "range",
+    "referer",
+    "retry-after",
+    "set-cookie",
+    "trailer",
+    "vary",
+    "via",
+    "www-authenticate",
+    "x-real-ip",
+];
+
+/// Fields whose presence means the request speaks for somebody (DESIGN promise 1): `Authorization`, `Cookie`
+/// and their kin, API keys and tokens, users forwarded by an authenticating proxy, client certificates, signatures.
+pub fn is_credential(name: &HeaderName) -> bool {
+    if *name == header::AUTHORIZATION || *name == header::COOKIE || *name == PROXY_AUTHORIZATION {
+        return true;
+    }
+    let text = name.as_str();
+    CREDENTIALS.binary_search(&text).is_ok()
+        || CREDENTIAL_PREFIXES.iter().any(|prefix| text.starts_with(prefix))
+        || CREDENTIAL_SUFFIXES.iter().any(|suffix| text.ends_with(suffix))
+}
+
+/// Sorted, for binary search.
+const CREDENTIALS: [&str; 66] = [
+    "api-key",
+    "api-token",
+    "apikey",
+    "authentication",
+    "cf-access-authenticated-user-email",
+    "cf-access-client-id",
+    "cf-access-client-secret",
+    "client-cert",
+    "client-cert-chain",
+    "cookie2",
+    "dpop",
+    "ocp-apim-subscription-key",
+    "private-token",
+    "remote-email",
+    "remote-groups",
+    "remote-name",
+    "remote-user",
+    "signature",
+    "signature-input",
+    "token",
+    "x-access-key",
+    "x-amz-security-token",
+    "x-amzn-oidc-data",
+    "x-amzn-oidc-identity",
+    "x-apigateway-api-userinfo",
+    "x-apikey",
+    "x-arr-clientcert",
+    "x-auth",
+    "x-auth-email",
+    "x-auth-key",
+    "x-auth-token",
+    "x-auth-user",
+    "x-authenticated-scope",
+    "x-authenticated-user",
+    "x-authenticated-userid",
+    "x-authorization",
+    "x-client-cert",
+    "x-client-certificate",
+    "x-client-dn",
+    "x-client-id",
+    "x-client-secret",
+    "x-consumer-custom-id",
+    "x-consumer-id",
+    "x-consumer-username",
+    "x-credential-identifier",
+    "x-email",
+    "x-endpoint-api-userinfo",
+    "x-forwarded-access-token",
+    "x-forwarded-client-cert",
+    "x-forwarded-email",
+    "x-forwarded-groups",
+    "x-forwarded-preferred-username",
+    "x-forwarded-user",
+    "x-gitlab-token",
+    "x-goog-api-key",
+    "x-goog-iap-jwt-assertion",
+    "x-jwt",
+    "x-pomerium-jwt-assertion",
+    "x-remote-group",
+    "x-remote-user",
+    "x-session",
+    "x-session-id",
+    "x-token",
+    "x-user",
+    "x-username",
+    "x-webauth-user",
+];
+
+const CREDENTIAL_PREFIXES: [&str; 13] = [
+    "ssl-client-",
+    "x-amzn-mtls-",
+    "x-auth-request-",
+    "x-authentik-",
+    "x-goog-authenticated-user-",
+    "x-ms-client-principal",
+    "x-ms-token-",
+    "x-pomerium-claim-",
+    "x-remote-extra-",
+    "x-remote-user-",
+    "x-ssl-",
+    "x-tls-client-",
+    "x-vouch-",
+];
+
+const CREDENTIAL_SUFFIXES: [&str; 12] = [
+    "-access-token",
+    "-accesstoken",
+    "-api-key",
+    "-api-token",
+    "-apikey",
+    "-auth-token",
+    "-id-token",
+    "-jwt-assertion",
+    "-session-token",
+    "-user-email",
+    "-user-id",
+    "-user-token",
+];
+
+/// Method- and URL-override fields, stripped on cached routes: they would make a backend answer another request
+/// than the one that is keyed.
+pub fn is_override(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "x-http-method-override"
+            | "x-http-method"
+            | "x-method-override"
+            | "x-original-method"
+            | "x-forwarded-method"
+            | "x-original-url"
+            | "x-original-uri"
+            | "x-rewrite-url"
+            | "x-override-url"
+            | "x-forwarded-uri"
+            | "x-http-host-override"
+            | "x-host"
+    )
 }
 
 /// Replaces `Accept-Encoding` by its normal form: the supported codings among `zstd, br, gzip` that the client
-/// accepts, in that order, or removes it (identity only).
-pub fn normalise_accept_encoding(_headers: &mut HeaderMap) {
-    unimplemented!()
+/// accepts, in that order, or removes it (identity only). A client that refuses identity keeps `identity;q=0`.
+pub fn normalise_accept_encoding(headers: &mut HeaderMap) {
+    if !headers.contains_key(ACCEPT_ENCODING) {
+        return;
+    }
+    match accept_encoding(headers) {
+        Some(value) => drop(headers.insert(ACCEPT_ENCODING, value)),
+        None => drop(headers.remove(ACCEPT_ENCODING)),
+    }
 }
+
+/// The normal form of a request's `Accept-Encoding`; `None` when it is absent or leaves identity alone.
+/// Many spellings, sixteen values: requests that mean the same choose the same variant.
+pub fn accept_encoding(request: &HeaderMap) -> Option<HeaderValue> {
+    if !request.contains_key(ACCEPT_ENCODING) {
+        return None;
+    }
+    let said = Codings::of(request);
+    let accepts = |coding: Option<bool>| coding.or(said.other) == Some(true);
+    let position = usize::from(accepts(said.zstd)) * 4
+        + usize::from(accepts(said.br)) * 2
+        + usize::from(accepts(said.gzip))
+        + if said.identity.or(said.other) == Some(false) { 8 } else { 0 };
+    let normal = NORMAL_FORMS.get(position).copied().unwrap_or_default();
+    (!normal.is_empty()).then(|| HeaderValue::from_static(normal))
+}
+
+/// Indexed by bits: refuses identity, zstd, br, gzip.
+const NORMAL_FORMS: [&str; 16] = [
+    "",
+    "gzip",
+    "br",
+    "br, gzip",
+    "zstd",
+    "zstd, gzip",
+    "zstd, br",
+    "zstd, br, gzip",
+    "identity;q=0",
+    "gzip, identity;q=0",
+    "br, identity;q=0",
+    "br, gzip, identity;q=0",
+    "zstd, identity;q=0",
+    "zstd, gzip, identity;q=0",
+    "zstd, br, identity;q=0",
+    "zstd, br, gzip, identity;q=0",
+];
+
+/// What a client says about each coding: accepted, refused (`q=0`), or nothing.
+#[derive(Debug, Default)]
+struct Codings {
+    zstd: Option<bool>,
+    br: Option<bool>,
+    gzip: Option<bool>,
+    identity: Option<bool>,
+    other: Option<bool>,
+}
+
+impl Codings {
+    fn of(request: &HeaderMap) -> Codings {
+        let mut said = Codings::default();
+        for line in request.get_all(ACCEPT_ENCODING) {
+            for member in lists::members(line.as_bytes()) {
+                said.take(member);
+            }
+        }
+        said
+    }
+
+    fn take(&mut self, member: &[u8]) {
+        let mut parts = member.split(|&b| b == b';').map(<[u8]>::trim_ascii);
+        let coding = parts.next().unwrap_or_default();
+        let accepted = parts.all(is_positive_weight);
+        let slot = match coding.to_ascii_lowercase().as_slice() {
+            b"zstd" => &mut self.zstd,
+            b"br" => &mut self.br,
+            b"gzip" | b"x-gzip" => &mut self.gzip,
+            b"identity" => &mut self.identity,
+            b"*" => &mut self.other,
+            _ => return,
+        };
+        // Named twice: refusing wins, as identity is always safe.
+        *slot = Some(slot.unwrap_or(true) && accepted);
+    }
+}
+
+/// Whether `q=…` is a weight above zero (RFC 9110 §12.4.2). What is malformed is not.
+fn is_positive_weight(parameter: &[u8]) -> bool {
+    let Some((b'q' | b'Q', rest)) = parameter.split_first() else { return false };
+    let Some(weight) = rest.trim_ascii().strip_prefix(b"=") else { return false };
+    match weight.trim_ascii() {
+        [b'0'] => false,
+        [b'0', b'.', digits @ ..] => {
+            digits.len() <= 3 && digits.iter().all(u8::is_ascii_digit) && digits.iter().any(|&d| d != b'0')
+        }
+        [b'1'] => true,
+        [b'1', b'.', digits @ ..] => digits.len() <= 3 && digits.iter().all(|&d| d == b'0'),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests;

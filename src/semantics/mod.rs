@@ -5,6 +5,7 @@ pub mod cache_control;
 pub mod cache_status;
 pub mod fields;
 pub mod freshness;
+mod lists;
 pub mod ranges;
 pub mod reuse;
 pub mod stored;
@@ -12,3 +13,11 @@ pub mod storing;
 pub mod timestamp;
 pub mod validation;
 pub mod vary;
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+/// A field's value where it has exactly one line.
+fn sole<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a HeaderValue> {
+    let mut lines = headers.get_all(name).into_iter();
+    lines.next().filter(|_| lines.next().is_none())
+}

@@ -1,10 +1,18 @@
 //! Points in wall-clock time as HTTP caching counts them: milliseconds since the Unix epoch.
+//!
+//! Nothing here asks what time it is; every moment comes in as an argument. HTTP dates have whole
+//! seconds, so a round trip through one loses the milliseconds.
 
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
+
+use http::HeaderValue;
 
 /// Milliseconds since 1970-01-01T00:00:00Z. Where it comes from is `crate::time`'s business.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Timestamp(pub u64);
+
+/// The last second that an HTTP date can name: 9999-12-31T23:59:59Z.
+const LAST_HTTP_SECOND: u64 = 253_402_300_799;
 
 impl Timestamp {
     /// The time elapsed since `earlier`; zero when `earlier` lies ahead (clocks step back).
@@ -20,5 +28,71 @@ impl Timestamp {
     /// Whole seconds since the Unix epoch.
     pub fn seconds(self) -> u64 {
         self.0 / 1000
+    }
+
+    /// Reads an HTTP date in any of its three formats (RFC 9110 §5.6.7); `None` when it is none of them
+    /// or lies before 1970.
+    pub fn from_http_date(text: &str) -> Option<Timestamp> {
+        let moment = httpdate::parse_http_date(text.trim()).ok()?;
+        let elapsed = moment.duration_since(UNIX_EPOCH).ok()?;
+        Some(Timestamp::default().plus(elapsed))
+    }
+
+    /// Reads a field value that is one HTTP date; `None` when it is not.
+    pub fn from_field(value: &HeaderValue) -> Option<Timestamp> {
+        Timestamp::from_http_date(value.to_str().ok()?)
+    }
+
+    /// This moment as an IMF-fixdate, e.g. `Sun, 06 Nov 1994 08:49:37 GMT`; years past 9999 read as the end of 9999.
+    pub fn to_http_date(self) -> String {
+        httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(self.seconds().min(LAST_HTTP_SECOND)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn the_three_formats_name_one_moment() {
+        for text in [
+            "Sun, 06 Nov 1994 08:49:37 GMT",
+            "Sunday, 06-Nov-94 08:49:37 GMT",
+            "Sun Nov  6 08:49:37 1994",
+            "  Sun, 06 Nov 1994 08:49:37 GMT ",
+        ] {
+            assert_eq!(Timestamp::from_http_date(text), Some(Timestamp(784_111_777_000)), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_date_is_none() {
+        for text in ["", "0", "-1", "now", "Sun, 06 Nov 1994 08:49:37", "Sun, 36 Nov 1994 08:49:37 GMT"] {
+            assert_eq!(Timestamp::from_http_date(text), None, "{text}");
+        }
+        let binary = HeaderValue::from_bytes(b"\xff\xfe").unwrap();
+        assert_eq!(Timestamp::from_field(&binary), None);
+    }
+
+    #[test]
+    fn elapsed_time_never_goes_below_zero_or_over_the_top() {
+        assert_eq!(Timestamp(5).since(Timestamp(9)), Duration::ZERO);
+        assert_eq!(Timestamp(9).since(Timestamp(5)), Duration::from_millis(4));
+        assert_eq!(Timestamp(1).plus(Duration::MAX), Timestamp(u64::MAX));
+        assert!(Timestamp(u64::MAX).to_http_date().contains("9999"));
+    }
+
+    proptest! {
+        #[test]
+        fn dates_round_trip_in_whole_seconds(seconds in 0..LAST_HTTP_SECOND) {
+            let moment = Timestamp(seconds * 1000);
+            prop_assert_eq!(Timestamp::from_http_date(&moment.to_http_date()), Some(moment));
+        }
+
+        #[test]
+        fn reading_never_panics(text in ".*") {
+            let _ = Timestamp::from_http_date(&text);
+        }
     }
 }

@@ -203,9 +203,6 @@ impl Upstream {
                 });
             }
         };
-        if let Some(upload) = upload {
-            upload.refuse();
-        }
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             if !upgrading {
                 let why = "101 Switching Protocols, which nobody asked for".to_owned();
