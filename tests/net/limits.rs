@@ -76,28 +76,33 @@ async fn clients_that_say_nothing_or_not_enough_are_closed() {
     within(async {
         let origin = Origin::echo().await;
         let mut setup = Setup::to(origin.addr);
-        setup.limits.header_timeout = Duration::from_millis(300);
+        setup.limits.header_timeout = Duration::from_secs(1);
         let weir = setup.start().await;
-        for words in ["", "G", "PRI * HT", "GET / HTTP/1.1\r\nhost: a\r\n"] {
+        let silent = ["", "G", "PRI * HT", "GET / HTTP/1.1\r\nhost: a\r\n"].map(async |words| {
             let mut client = weir.client().await;
             client.say(words).await;
             assert!(client.ended().await, "{words}");
-        }
-        // Nor does trickling help.
-        let mut client = weir.client().await;
-        while client.try_say("x").await {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        // Nor having been good once.
-        let mut client = weir.client().await;
-        assert_eq!(client.ask(GET).await.status(), 200);
-        client.say("GET / HTTP/1.1\r\n").await;
-        assert!(client.ended().await);
-        // While one that is idle may be so for longer.
-        let mut client = weir.client().await;
-        assert_eq!(client.ask(GET).await.status(), 200);
-        tokio::time::sleep(Duration::from_millis(700)).await;
-        assert_eq!(client.ask(GET).await.status(), 200);
+        });
+        let trickling = async {
+            let mut client = weir.client().await;
+            while client.try_say("x").await {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let good_once = async {
+            let mut client = weir.client().await;
+            assert_eq!(client.ask(GET).await.status(), 200);
+            client.say("GET / HTTP/1.1\r\n").await;
+            assert!(client.ended().await);
+        };
+        // One that is merely idle may be so for longer.
+        let idle = async {
+            let mut client = weir.client().await;
+            assert_eq!(client.ask(GET).await.status(), 200);
+            tokio::time::sleep(Duration::from_millis(2500)).await;
+            assert_eq!(client.ask(GET).await.status(), 200);
+        };
+        futures_util::join!(futures_util::future::join_all(silent), trickling, good_once, idle);
     })
     .await;
 }
@@ -130,13 +135,13 @@ async fn a_slow_upstream_is_no_idle_client() {
     within(async {
         let origin = Origin::start(|_, mut wire| async move {
             let _ = wire.message().await;
-            tokio::time::sleep(Duration::from_millis(800)).await;
+            tokio::time::sleep(Duration::from_millis(1600)).await;
             wire.say("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
         })
         .await;
         let mut setup = Setup::to(origin.addr);
-        setup.limits.idle_timeout = Duration::from_millis(200);
-        setup.limits.header_timeout = Duration::from_millis(200);
+        setup.limits.idle_timeout = Duration::from_millis(700);
+        setup.limits.header_timeout = Duration::from_millis(700);
         let weir = setup.start().await;
         assert_eq!(weir.client().await.ask(GET).await.text(), "ok");
     })
@@ -311,6 +316,20 @@ async fn a_drain_lets_requests_end() {
         }
         word.store(true, Ordering::SeqCst);
         assert_eq!(client.through("en").await.unwrap(), "en");
+        assert!(client.ended().await);
+        assert_eq!(weir.drained().await, Drained::Clean);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_drain_closes_idle_connections_at_once() {
+    within(async {
+        let origin = Origin::echo().await;
+        let weir = Weir::before(&origin).await;
+        let mut client = weir.client().await;
+        client.ask(GET).await;
+        weir.drain();
         assert!(client.ended().await);
         assert_eq!(weir.drained().await, Drained::Clean);
     })

@@ -239,7 +239,7 @@ impl Setup {
                 connect_timeout: Duration::from_secs(5),
                 first_byte_timeout: PATIENCE,
                 idle_timeout: PATIENCE,
-                keep_alive: Duration::from_secs(10),
+                keep_alive: PATIENCE * 10,
                 max_connections: 100,
                 ca_file: None,
             },

@@ -98,6 +98,7 @@ async fn websocket() {
         }
         socket.close(None).await.unwrap();
         while socket.next().await.is_some() {}
+        drop(socket);
         until("it is gone", || weir.tunnels.is_empty() && weir.upstream.connections() == (0, 0)).await;
     })
     .await;
