@@ -6,7 +6,7 @@
 //! they are: backends differ, and keeping them apart costs a second entry and never a wrong one.
 //!
 //! Only [`normalise`] decides whether a path may identify an entry; templates match anything. What a mutation might
-//! mean to a more lenient backend is [`readings`]' business: there, too many matches only cost a needless purge.
+//! mean to a more lenient backend is the business of `readings`: there, too many matches only cost a needless purge.
 
 use std::borrow::Cow;
 use std::sync::Arc;
