@@ -1,19 +1,99 @@
 //! What `proxy.toml` means. `file` is what was typed; this is what it says.
+//!
+//! ```text
+//! text ─► tree ─► env (${VAR}, overrides, *_FILE) ─► file (kinds of values) ─► build (meaning) ─► Config
+//!           └──────────────┴───────────────┴── every finding, with its place ──┴──────────────► Vec<Problem>
+//! ```
+//!
+//! Nothing stops at the first error: [`load`] gives back a whole [`Config`] with its warnings, or every finding.
+//! It keeps no state and may be called again at any time. Secrets are in no message, no `Debug` and no summary.
+//! What is not here: watching the file, and fetching keys from URLs.
 
+mod build;
+mod describe;
 pub mod env;
-pub mod file;
+pub(crate) mod file;
+mod problem;
+mod tree;
+pub(crate) mod values;
+
+#[cfg(test)]
+mod tests;
 
 use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
+pub use self::describe::describe;
+pub use self::env::Env;
+pub use self::problem::{Excerpt, Problem, Severity};
 use crate::policy::Policy;
-use crate::policy::subject::KeySets;
+use crate::policy::subject::{KeySet, KeySets};
 use crate::server::ServerLimits;
 use crate::store::StoreConfig;
 use crate::upstream::UpstreamConfig;
 
-/// Everything, validated.
+/// The file that is read when no other is named.
+pub const DEFAULT_FILE: &str = "proxy.toml";
+
+/// A configuration that may be used.
 #[derive(Debug)]
+pub struct Loaded {
+    /// What it says.
+    pub config: Config,
+    /// Warnings and notes, in the order of the file; each quotes the lines it is about.
+    pub warnings: Vec<Problem>,
+}
+
+/// Reads, checks and compiles a configuration file under an environment. On failure: every error and warning, errors
+/// first. `path` is [`DEFAULT_FILE`] where the operator named none.
+pub fn load(path: &Path, env: &Env) -> Result<Loaded, Vec<Problem>> {
+    let shown = path.display().to_string();
+    let text = std::fs::read_to_string(path).map_err(|error| vec![unreadable(path, &shown, &error)])?;
+    let directory = path.parent().unwrap_or(Path::new(""));
+    load_text(&shown, &text, directory, env)
+}
+
+/// The same for a text. `name` stands for the file in messages; relative file names start at the working directory.
+pub fn load_str(name: &str, text: &str, env: &Env) -> Result<Loaded, Vec<Problem>> {
+    load_text(name, text, Path::new(""), env)
+}
+
+fn load_text(name: &str, text: &str, directory: &Path, env: &Env) -> Result<Loaded, Vec<Problem>> {
+    // Editors on some systems put a byte order mark in front; it is no part of the document.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let mut document = tree::Document::parse(name, text);
+    let syntax_errors = document.problems.len();
+    env::mask(&mut document);
+    env::expand(&mut document, env);
+    env::apply(&mut document, env);
+    let file: file::File = document.read();
+    // Behind a syntax error entries are missing: whatever is said about what they mean would be guesswork.
+    let config = if syntax_errors == 0 { build::build(&mut document, file, directory) } else { None };
+    let mut problems = document.problems;
+    problems.sort_by_key(|p| (p.severity, p.line == 0, p.line, p.column));
+    problems.dedup();
+    match config {
+        Some(config) if !problems.iter().any(Problem::is_error) => Ok(Loaded { config, warnings: problems }),
+        _ => Err(problems),
+    }
+}
+
+fn unreadable(path: &Path, shown: &str, error: &std::io::Error) -> Problem {
+    let reason = env::io_reason(error);
+    let message = format!("the configuration file cannot be read: {reason}");
+    let mut problem = Problem::new(Severity::Error, shown, message);
+    if error.kind() == std::io::ErrorKind::NotFound && path == Path::new(DEFAULT_FILE) {
+        problem.help(
+            "write a proxy.toml here, name another file with `-c FILE`, or run `weir demo` to see Weir at work \
+             without one",
+        );
+    }
+    problem
+}
+
+/// Everything, validated.
 pub struct Config {
     /// Traffic listener.
     pub listen: SocketAddr,
@@ -37,6 +117,12 @@ pub struct Config {
     pub drain_timeout: Duration,
     /// How long readiness is down before listeners close, default 0.
     pub drain_delay: Duration,
+}
+
+impl std::fmt::Debug for Config {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&describe(self))
+    }
 }
 
 /// The admin listener.
@@ -141,17 +227,44 @@ pub struct LogConfig {
 
 impl std::fmt::Debug for KeySetSource {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let (kind, name) = match self {
-            KeySetSource::Secret { name, .. } => ("secret", name),
-            KeySetSource::Pem { name, .. } => ("pem", name),
-            KeySetSource::JwksFile { name, .. } => ("jwks file", name),
-            KeySetSource::JwksUrl { name, .. } => ("jwks url", name),
+        let kind = match self {
+            KeySetSource::Secret { .. } => "secret",
+            KeySetSource::Pem { .. } => "pem",
+            KeySetSource::JwksFile { .. } => "jwks file",
+            KeySetSource::JwksUrl { .. } => "jwks url",
         };
-        write!(f, "KeySetSource({kind} {name})")
+        write!(f, "KeySetSource({kind} {})", self.name())
     }
 }
 
-/// The key sets as far as they can be had without waiting (files, secrets); URLs start empty.
-pub fn initial_key_sets(_sources: &[KeySetSource]) -> Result<KeySets, String> {
-    unimplemented!()
+impl KeySetSource {
+    /// Name of the set.
+    pub fn name(&self) -> &str {
+        match self {
+            KeySetSource::Secret { name, .. }
+            | KeySetSource::Pem { name, .. }
+            | KeySetSource::JwksFile { name, .. }
+            | KeySetSource::JwksUrl { name, .. } => name,
+        }
+    }
+}
+
+/// The key sets as far as they can be had without waiting (files, secrets); URLs start empty, and so verify nothing.
+/// The error says which file cannot be read or holds no keys.
+pub fn initial_key_sets(sources: &[KeySetSource]) -> Result<KeySets, String> {
+    let mut sets = Vec::with_capacity(sources.len());
+    for source in sources {
+        let set = match source {
+            KeySetSource::Secret { name, secret } => KeySet::from_secret(name, secret),
+            KeySetSource::Pem { name, pem } => KeySet::from_pem(name, pem)?,
+            KeySetSource::JwksFile { name, path, .. } => {
+                let json = std::fs::read(path)
+                    .map_err(|e| format!("key set `{name}`: {}: {}", path.display(), env::io_reason(&e)))?;
+                KeySet::from_jwks(name, &json)?.0
+            }
+            KeySetSource::JwksUrl { name, .. } => KeySet { name: name.as_str().into(), keys: Vec::new() },
+        };
+        sets.push(Arc::new(set));
+    }
+    Ok(KeySets(sets))
 }
