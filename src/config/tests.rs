@@ -243,3 +243,18 @@ mod never_panics {
         }
     }
 }
+
+#[test]
+fn relative_files_start_at_the_configuration() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("weir.toml");
+    std::fs::write(dir.path().join("keys.json"), "{\"keys\":[]}").unwrap();
+    std::fs::write(&path, format!("{BASE}[log]\naccess = \"a.log\"\n")).unwrap();
+    let config = load(&path, &Env::empty()).unwrap().config;
+    assert_eq!(config.log.access.as_deref(), dir.path().join("a.log").to_str());
+    std::fs::write(&path, format!("{BASE}[[keys]]\nname = \"k\"\njwks_file = \"keys.json\"\n")).unwrap();
+    let shown = show(&load(&path, &Env::empty()).unwrap_err());
+    assert!(shown.contains("weir.toml:4:13") && shown.contains("no usable JWKS"), "{shown}");
+    std::fs::write(&path, b"\xff").unwrap();
+    assert!(show(&load(&path, &Env::empty()).unwrap_err()).contains("not UTF-8"));
+}
