@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
+use bb8_redis::bb8;
 use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
 use redis::io::tcp::{TcpSettings, socket2::TcpKeepalive};
@@ -211,7 +212,7 @@ impl bb8::ManageConnection for Manager {
 /// The request path's way to Redis.
 #[derive(Debug)]
 pub struct Link {
-    pool: bb8_redis::bb8::Pool<Manager>,
+    pool: bb8::Pool<Manager>,
     connector: Arc<Connector>,
     breaker: Arc<Breaker>,
     limit: Duration,
@@ -224,7 +225,7 @@ impl Link {
         let breaker = Arc::new(Breaker::default());
         let manager = Manager { connector: Arc::clone(&connector), breaker: Arc::clone(&breaker) };
         let size = config.pool.max(1);
-        let pool = bb8_redis::bb8::Pool::builder()
+        let pool = bb8::Pool::builder()
             .max_size(size)
             .min_idle(size)
             .test_on_check_out(true)
