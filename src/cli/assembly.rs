@@ -21,7 +21,7 @@ use crate::server::{self, Drained};
 use crate::store::Store;
 use crate::telemetry::AccessLog;
 use crate::time::Clock;
-use crate::upstream::Upstream;
+use crate::upstream::{Upstream, jwks};
 
 /// How long the store may take to write what it still holds, once no request is left.
 const STORE_CLOSE: Duration = Duration::from_secs(5);
@@ -115,6 +115,7 @@ pub(super) async fn start(
     let store = Store::open(config.store, policy.tags.fingerprint, clock.clone(), metrics.clone()).await;
     let ready = Arc::new(AtomicBool::new(true));
     let refresh = CancellationToken::new();
+    let refresher = jwks::spawn(config.key_sets, keys.clone(), refresh.clone());
     let exchange = Exchange::new(Parts {
         policy: policy.clone(),
         store: store.clone(),
@@ -133,6 +134,7 @@ pub(super) async fn start(
             metrics,
             policy,
             keys,
+            refresher,
             upstream,
             access,
             token,
