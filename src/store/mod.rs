@@ -158,6 +158,7 @@ pub struct Store {
     coherence: Arc<Coherence>,
     memory: Option<Arc<Memory>>,
     redis: Option<Arc<Redis>>,
+    namespace: String,
     max_body: u64,
     clock: Clock,
     metrics: Metrics,
@@ -216,6 +217,7 @@ impl Store {
             coherence,
             memory,
             redis,
+            namespace: config.namespace,
             max_body: config.max_body,
             clock,
             metrics,
@@ -230,7 +232,7 @@ impl Store {
     }
     /// The installation's namespace: part of keys.
     pub fn namespace(&self) -> &str {
-        &self.config.namespace
+        &self.namespace
     }
 
     /// The view of the purge log.

@@ -164,7 +164,8 @@ pub async fn count(places: &Places<'_>, tags: &[Tag], limit: Duration) -> Counte
 }
 
 async fn count_near(places: &Places<'_>, tags: &[Tag], entries: &mut u64) {
-    let mut walk = places.memory.into_iter().flat_map(Memory::iter).peekable();
+    let Some(memory) = places.memory else { return };
+    let mut walk = memory.iter().peekable();
     let now = places.clock.now();
     while walk.peek().is_some() {
         let step = walk.by_ref().take(MEMORY_STEP);
