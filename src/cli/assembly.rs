@@ -121,6 +121,7 @@ pub(super) async fn start(
         store: store.clone(),
         upstream: upstream.clone(),
         keys: keys.clone(),
+        refresher: refresher.clone(),
         config: config.exchange,
         clock: clock.clone(),
         metrics: metrics.clone(),
