@@ -412,3 +412,28 @@ async fn posts_that_are_reads_are_keyed_by_their_body() {
     }
     assert_eq!(origin.count("/graphql"), 4);
 }
+
+#[tokio::test]
+async fn whoever_has_the_whole_answer_finds_it_stored() {
+    // Reading tags out of this content takes long enough for a client to come back meanwhile.
+    let rows: Vec<_> =
+        (0..5000).map(|id| serde_json::json!({ "id": id, "name": "a row of some length" })).collect();
+    let content = serde_json::json!({ "items": rows }).to_string();
+    let origin = Origin::start().await;
+    let whole = content.clone();
+    origin.on("GET /page", move |_| Reply::text(whole.clone()));
+    origin.on("GET /chunked", move |_| {
+        let (sender, reply) = Reply::channel();
+        sender.try_send(content.clone().into()).unwrap();
+        reply
+    });
+    let route = PAGE.replace("GET /page", "GET /**");
+    let weir = Weir::start(&origin, &format!("{route}\ntags = [\"row:{{response.items[*].id}}\"]")).await;
+    for n in 0..10 {
+        for path in ["/page", "/chunked"] {
+            let path = format!("{path}?{n}");
+            weir.get(&path).await.assert_stored();
+            weir.get(&path).await.assert_hit();
+        }
+    }
+}
