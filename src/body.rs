@@ -73,3 +73,35 @@ impl http_body::Body for Body {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http_body::Body as _;
+    use http_body_util::{BodyExt, Full};
+
+    #[tokio::test]
+    async fn every_kind_says_truly_how_much_it_is() {
+        let cases = [
+            (Body::Empty, Some(0), true, ""),
+            (Body::full(""), Some(0), true, ""),
+            (Body::full("four"), Some(4), false, "four"),
+            (Body::Head(1234), Some(1234), true, ""),
+            (Body::stream(Full::new(Bytes::from_static(b"five!"))), Some(5), false, "five!"),
+        ];
+        for (mut body, length, over, content) in cases {
+            assert_eq!(body.size_hint().exact(), length, "{body:?}");
+            assert_eq!(body.is_end_stream(), over, "{body:?}");
+            let all = (&mut body).collect().await.unwrap().to_bytes();
+            assert_eq!(all, content, "{body:?}");
+            assert!(body.is_end_stream(), "{body:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn failures_pass_through() {
+        let frames = [Ok(Frame::data(Bytes::from_static(b"half"))), Err(std::io::Error::other("cut"))];
+        let body = Body::stream(http_body_util::StreamBody::new(futures_util::stream::iter(frames)));
+        assert_eq!(body.collect().await.unwrap_err().to_string(), "cut");
+    }
+}

@@ -5,7 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::net::TcpListener;
@@ -21,7 +21,7 @@ use crate::server::{self, Drained};
 use crate::store::Store;
 use crate::telemetry::AccessLog;
 use crate::time::Clock;
-use crate::upstream::Upstream;
+use crate::upstream::{Upstream, jwks};
 
 /// How long the store may take to write what it still holds, once no request is left.
 const STORE_CLOSE: Duration = Duration::from_secs(5);
@@ -94,6 +94,7 @@ pub(super) struct Running {
     refresh: CancellationToken,
     exchange: Arc<Exchange>,
     store: Arc<Store>,
+    clock: Clock,
     drain_timeout: Duration,
     drain_delay: Duration,
 }
@@ -114,11 +115,13 @@ pub(super) async fn start(
     let store = Store::open(config.store, policy.tags.fingerprint, clock.clone(), metrics.clone()).await;
     let ready = Arc::new(AtomicBool::new(true));
     let refresh = CancellationToken::new();
+    let refresher = jwks::spawn(config.key_sets, keys.clone(), refresh.clone());
     let exchange = Exchange::new(Parts {
         policy: policy.clone(),
         store: store.clone(),
         upstream: upstream.clone(),
         keys: keys.clone(),
+        refresher,
         config: config.exchange,
         clock: clock.clone(),
         metrics: metrics.clone(),
@@ -135,7 +138,7 @@ pub(super) async fn start(
             upstream,
             access,
             token,
-            clock,
+            clock: clock.clone(),
             ready: ready.clone(),
             started,
         };
@@ -158,6 +161,7 @@ pub(super) async fn start(
         refresh,
         exchange,
         store,
+        clock,
         drain_timeout: config.drain_timeout,
         drain_delay: config.drain_delay,
     })
@@ -173,13 +177,14 @@ impl Running {
     pub(super) async fn stop(self) -> Drained {
         self.ready.store(false, Ordering::Release);
         tokio::time::sleep(self.drain_delay).await;
-        let began = Instant::now();
+        let began = self.clock.elapsed();
         self.drain.cancel();
         let drained = self.server.await.unwrap_or_else(|error| {
             tracing::error!(%error, "the traffic listener had failed");
             Drained::Cut(0)
         });
-        let left = self.drain_timeout.saturating_sub(began.elapsed()).max(CLOSE_AT_LEAST);
+        let left =
+            self.drain_timeout.saturating_sub(self.clock.elapsed().saturating_sub(began)).max(CLOSE_AT_LEAST);
         let closed = self.exchange.close(left).await;
         self.refresh.cancel();
         self.store.close(STORE_CLOSE).await;

@@ -1,12 +1,14 @@
 //! A small HTTP/1.1 client for the commands: one request, one connection, one deadline. Plain `http://` only.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
+
+use crate::time::Clock;
 
 /// Largest answer taken, bytes.
 const ANSWER_BYTES: usize = 4 * 1024 * 1024;
@@ -53,11 +55,12 @@ async fn exchange(method: Method, url: &Uri, fields: &[(&str, &str)], body: Byte
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| e.to_string())?;
     let connection = tokio::spawn(connection);
     let request = request(method, url, authority.as_str(), fields, body)?;
-    let began = Instant::now();
+    let clock = Clock::system();
+    let began = clock.elapsed();
     let response = sender.send_request(request).await.map_err(|e| e.to_string())?;
     let (head, content) = response.into_parts();
     let content = Limited::new(content, ANSWER_BYTES).collect().await.map_err(|e| e.to_string())?;
-    let took = began.elapsed();
+    let took = clock.elapsed().saturating_sub(began);
     connection.abort();
     Ok(Answer { status: head.status, headers: head.headers, body: content.to_bytes(), took })
 }

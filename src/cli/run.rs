@@ -1,7 +1,7 @@
 //! `weir`: serve until a signal, then drain.
 
 use std::path::Path;
-use std::time::Instant;
+use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -119,9 +119,10 @@ async fn until_signal(mut running: Running, mut signals: Signals) -> Exit {
     };
     notify::stopping();
     tracing::info!(signal = name, "draining");
-    let began = Instant::now();
+    let clock = Clock::system();
+    let began = clock.elapsed();
     tokio::select! {
-        drained = running.stop() => finish(drained, began),
+        drained = running.stop() => finish(drained, clock.elapsed().saturating_sub(began)),
         (name, number) = signals.next() => {
             tracing::warn!(signal = name, "second signal: ending at once");
             std::process::exit(128 + number)
@@ -129,8 +130,8 @@ async fn until_signal(mut running: Running, mut signals: Signals) -> Exit {
     }
 }
 
-fn finish(drained: Drained, began: Instant) -> Exit {
-    let took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+fn finish(drained: Drained, took: Duration) -> Exit {
+    let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
     match drained {
         Drained::Clean => {
             tracing::info!(took_ms, "stopped; every request was answered");

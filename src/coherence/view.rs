@@ -9,6 +9,7 @@
 //!
 //! Writers are serialised by a small mutex that is never held across anything slow; readers take no lock.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -172,25 +173,29 @@ fn secret_id(secret: &[u8; 32]) -> u64 {
 
 /// A view of another epoch while its log is being read: not in force, so nothing is judged by half a log.
 #[derive(Debug)]
-pub struct Draft(View);
+pub struct Draft {
+    view: View,
+    /// Origin and number of each numbered event in it: what is owed and has come through is owed no longer.
+    seen: HashSet<(u64, u64)>,
+}
 
 impl Draft {
     /// Applies the event at `seq`; a gap raises the floor. Returns false if it was already applied.
-    pub fn apply(&self, seq: u64, event: &Event) -> bool {
-        self.0.advance(seq, event, &[])
+    pub fn apply(&mut self, seq: u64, event: &Event) -> bool {
+        if event.id != 0 {
+            self.seen.insert((event.origin, event.id));
+        }
+        self.view.advance(seq, event, &[])
     }
 
     /// The log ends at `seq` and does not tell what lies between: everything older is void.
-    pub fn skip_to(&self, seq: u64) {
-        if seq > self.applied() {
-            self.0.floor.fetch_max(seq, Ordering::AcqRel);
-            self.0.applied.store(seq, Ordering::Release);
-        }
+    pub fn skip_to(&mut self, seq: u64) {
+        self.view.advance(seq, &Event::flush(), &[]);
     }
 
     /// Every event up to here has been applied.
     pub fn applied(&self) -> u64 {
-        self.0.applied.load(Ordering::Acquire)
+        self.view.applied.load(Ordering::Acquire)
     }
 }
 
@@ -286,9 +291,13 @@ impl Coherence {
         owed.push(Arc::clone(event));
     }
 
-    /// The owed event is in the log and applied here, or another that covers it is owed instead.
-    pub fn settle_owed(&self, event: &Arc<Event>) {
-        self.owed.lock().retain(|o| !Arc::ptr_eq(o, event));
+    /// The owed event is in the log and applied here, or another that covers it is owed instead. Returns false if
+    /// its application has settled it already. True = what it named stays dead until the next event is applied.
+    pub fn settle_owed(&self, event: &Arc<Event>) -> bool {
+        let mut owed = self.owed.lock();
+        let before = owed.len();
+        owed.retain(|o| !Arc::ptr_eq(o, event));
+        owed.len() < before
     }
 
     /// How many events are owed to the log.
@@ -299,15 +308,16 @@ impl Coherence {
     /// A view of `epoch` that knows nothing before `floor`, to replay the log into; see [`Coherence::enter`].
     pub fn draft(&self, epoch: Epoch, secret: [u8; 32], floor: u64) -> Draft {
         let view = self.view.load();
-        Draft(View::new(epoch, secret, view.rules, view.marks.slots(), floor, 0))
+        let view = View::new(epoch, secret, view.rules, view.marks.slots(), floor, 0);
+        Draft { view, seen: HashSet::new() }
     }
 
     /// Puts a draft in force: every entry of the old epoch is void. Returns false, and changes nothing, if its
     /// epoch is already in force (somebody else entered it, and has perhaps applied more since).
     pub fn enter(&self, draft: Draft) -> bool {
-        let owed = self.owed.lock();
+        let mut owed = self.owed.lock();
         let old = self.view.load_full();
-        let mut view = draft.0;
+        let mut view = draft.view;
         if view.epoch == old.epoch {
             return false;
         }
@@ -317,6 +327,7 @@ impl Coherence {
             view.rules = old.rules;
             view.floor.fetch_max(applied, Ordering::AcqRel);
         }
+        owed.retain(|o| !draft.seen.contains(&(o.origin, o.id)));
         for event in owed.iter() {
             view.mark(event, applied.saturating_add(1));
         }

@@ -1,7 +1,7 @@
 //! The environment: an override for every setting, `${VAR}` inside strings, `*_FILE` for secrets.
 //!
-//! One table, [`SETTINGS`], says which settings exist, how a variable's text becomes a value, and which are
-//! secret; a test holds it against the structs of [`super::file`]. The variable of `cache.memory` is
+//! One table, `SETTINGS`, says which settings exist, how a variable's text becomes a value, and which are
+//! secret; a test holds it against the structs of `file`. The variable of `cache.memory` is
 //! `WEIR_CACHE_MEMORY`; of route `daily-report`'s `ttl` it is `WEIR_ROUTE_DAILY_REPORT_TTL`; of the second
 //! `[[purge]]`'s `settle` it is `WEIR_PURGE_1_SETTLE` (counted from 0, as in messages). An empty variable counts
 //! as not set. A variable's text is taken as it is: `${VAR}` in it is not looked at.
@@ -313,7 +313,8 @@ pub(crate) fn io_reason(error: &std::io::Error) -> String {
 }
 
 fn override_one<'i>(document: &mut Document<'i>, candidate: &Candidate, label: &str, text: Cow<'i, str>) {
-    let offset = document.sources.add_variable(label, &text, candidate.kind == Secret);
+    let hidden = candidate.kind == Secret || tells_secrets(&candidate.path, &text);
+    let offset = document.sources.add_variable(label, &text, hidden);
     match value_of(candidate.kind, text.clone()) {
         Ok(value) => {
             let value = tree::shift(value, offset);
@@ -492,14 +493,19 @@ pub(crate) fn mask(document: &mut Document<'_>) {
     let mut ranges = Vec::new();
     tree::walk(&document.root, &mut Vec::new(), &mut |path, _, value| {
         let typed = document.sources.raw(&value.span());
-        let has_credentials = typed.contains("://") && typed.contains('@');
-        if (is_secret(path) || has_credentials) && !is_bare_reference(typed) {
+        if (is_secret(path) || tells_secrets(path, typed)) && !is_bare_reference(typed) {
             ranges.push(value.span());
         }
     });
     for range in ranges {
         document.sources.mask(range);
     }
+}
+
+/// A URL with a password in it, or a private key where a public one belongs.
+fn tells_secrets(path: &[Seg], text: &str) -> bool {
+    let is_url = text.contains("://") || matches!(path.last(), Some(Seg::Key(key)) if key.ends_with("url"));
+    (is_url && text.contains('@')) || text.contains("PRIVATE KEY")
 }
 
 fn is_secret(path: &[Seg]) -> bool {

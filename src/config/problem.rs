@@ -224,16 +224,19 @@ impl Sources {
         if let Some(name) = &source.variable {
             if !source.secret && !source.text.contains('\n') {
                 let lead = name.chars().count() + 1;
-                let length = source.text.chars().count();
+                let start = floor(&source.text, start);
+                let end = floor(&source.text, end).max(start);
+                let before = source.text[..start].chars().count();
+                let length = source.text[start..end].chars().count();
                 let text = format!("{name}={}", source.text);
-                problem.excerpt = Some(Excerpt { text, start: lead, length: length.max(1) });
+                problem.excerpt = Some(Excerpt { text, start: lead + before, length: length.max(1) });
             }
             return problem;
         }
         let (line, line_start) = line_of(&source.text, start);
         let line_end = source.text[line_start..].find('\n').map_or(source.text.len(), |n| line_start + n);
-        let start = start.clamp(line_start, line_end);
-        let end = end.clamp(start, line_end);
+        let start = floor(&source.text, start.clamp(line_start, line_end));
+        let end = floor(&source.text, end.clamp(start, line_end));
         problem.line = line;
         problem.column = source.text[line_start..start].chars().count() + 1;
         problem.excerpt = Some(self.quote(&source.text, line_start..line_end, start..end));
@@ -276,12 +279,17 @@ impl Sources {
 
 /// The line number (from 1) at a byte offset, and where that line begins.
 fn line_of(text: &str, offset: usize) -> (usize, usize) {
+    let before = &text[..floor(text, offset)];
+    (before.matches('\n').count() + 1, before.rfind('\n').map_or(0, |n| n + 1))
+}
+
+/// The nearest beginning of a character at or before an offset.
+fn floor(text: &str, offset: usize) -> usize {
     let mut offset = offset.min(text.len());
     while !text.is_char_boundary(offset) {
         offset -= 1;
     }
-    let before = &text[..offset];
-    (before.matches('\n').count() + 1, before.rfind('\n').map_or(0, |n| n + 1))
+    offset
 }
 
 /// The candidate that `word` was probably meant to be: at most a third of its letters differ.

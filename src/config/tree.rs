@@ -175,8 +175,15 @@ impl<'i> Document<'i> {
             }
             return;
         }
-        let message = readable(&message);
-        self.report(Severity::Error, span, message).allowed = allowed;
+        let variant = message.strip_prefix("unknown variant `").and_then(|m| m.strip_suffix('`'));
+        let near = variant
+            .zip(allowed.as_deref())
+            .and_then(|(word, list)| nearest(word, list.split('`').skip(1).step_by(2)).map(str::to_owned));
+        let problem = self.report(Severity::Error, span, readable(&message));
+        problem.allowed = allowed;
+        if let Some(near) = near {
+            problem.help(format!("did you mean `{near}`?"));
+        }
     }
 
     /// What stands behind a misspelt `tokn` is as secret as what stands behind `token`.
@@ -333,8 +340,18 @@ pub(crate) fn shift<'i>(value: Spanned<DeValue<'i>>, by: usize) -> Spanned<DeVal
 fn split_expected(message: &str) -> (String, Option<String>) {
     match message.split_once(", expected ") {
         Some((read, allowed)) => {
-            let allowed = allowed.strip_prefix("one of ").unwrap_or(allowed);
-            (read.to_owned(), Some(allowed.replace("a borrowed string", "a string")))
+            let allowed = match allowed {
+                "i64" => "a whole number",
+                "f64" => "a number",
+                "a boolean" => "true or false",
+                "a borrowed string" => "a string",
+                "a sequence" => "a list, such as [\"a\", \"b\"]",
+                "a map" => "a table",
+                other => other.strip_prefix("one of ").unwrap_or(other),
+            };
+            // The names of our own structs mean nothing to the reader.
+            let allowed = if allowed.starts_with("struct ") { "a table" } else { allowed };
+            (read.to_owned(), Some(allowed.to_owned()))
         }
         None => (message.to_owned(), None),
     }

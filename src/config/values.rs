@@ -187,22 +187,22 @@ impl<'de> Deserialize<'de> for Secret {
                 Ok(Secret(text.to_owned()))
             }
             fn visit_i64<E: de::Error>(self, _: i64) -> Result<Secret, E> {
-                Err(E::custom(format!("a number, {FORM}")))
+                Err(E::custom(format!("read a number, {FORM}")))
             }
             fn visit_i128<E: de::Error>(self, _: i128) -> Result<Secret, E> {
-                Err(E::custom(format!("a number, {FORM}")))
+                Err(E::custom(format!("read a number, {FORM}")))
             }
             fn visit_u64<E: de::Error>(self, _: u64) -> Result<Secret, E> {
-                Err(E::custom(format!("a number, {FORM}")))
+                Err(E::custom(format!("read a number, {FORM}")))
             }
             fn visit_u128<E: de::Error>(self, _: u128) -> Result<Secret, E> {
-                Err(E::custom(format!("a number, {FORM}")))
+                Err(E::custom(format!("read a number, {FORM}")))
             }
             fn visit_f64<E: de::Error>(self, _: f64) -> Result<Secret, E> {
-                Err(E::custom(format!("a number, {FORM}")))
+                Err(E::custom(format!("read a number, {FORM}")))
             }
             fn visit_map<A: MapAccess<'v>>(self, _: A) -> Result<Secret, A::Error> {
-                Err(de::Error::custom(format!("a table or date, {FORM}")))
+                Err(de::Error::custom(format!("read a table or date, {FORM}")))
             }
         }
         deserializer.deserialize_any(V)
@@ -334,7 +334,7 @@ impl<'de, T: Deserialize<'de> + Words> Deserialize<'de> for WordOr<T> {
             fn visit_str<E: de::Error>(self, text: &str) -> Result<Self::Value, E> {
                 let word = T::WORDS.iter().find(|w| **w == text);
                 word.map(|w| WordOr::Word(w))
-                    .ok_or_else(|| E::custom(format!("`{text}`, expected {}", T::FORM)))
+                    .ok_or_else(|| E::custom(format!("read `{text}`, expected {}", T::FORM)))
             }
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
                 T::deserialize(MapAccessDeserializer::new(map)).map(|t| WordOr::Table(Box::new(t)))

@@ -23,6 +23,7 @@ use super::relay::{RelaySender, relay};
 use super::wanted::Wanted;
 use super::{Exchange, forwarded};
 use crate::body::Body;
+use crate::policy::json::parse_strict;
 use crate::policy::tags::Json;
 use crate::semantics::cache_control::RequestDirectives;
 use crate::semantics::stored::{Lifetimes, StoredResponse};
@@ -389,7 +390,7 @@ pub(crate) fn forbids_storing(wanted: &Wanted) -> bool {
 
 /// JSON of a content that is small enough to look into.
 pub(crate) fn within(content: &[u8], limit: u64) -> Option<serde_json::Value> {
-    (content.len() as u64 <= limit).then(|| serde_json::from_slice(content).ok()).flatten()
+    (content.len() as u64 <= limit).then(|| parse_strict(content)).flatten()
 }
 
 /// Spreads freshness by ±`jitter`, so that what was stored together does not expire together. What spreads is the

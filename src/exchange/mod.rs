@@ -29,7 +29,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use http::{HeaderValue, Method, Request, Response, StatusCode, request};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, request};
 use hyper::body::{Body as _, Incoming};
 use tokio_util::task::TaskTracker;
 
@@ -41,11 +41,13 @@ use crate::policy::route::{Route, request_host};
 use crate::policy::subject::KeySets;
 use crate::policy::{Policy, Unlisted};
 use crate::semantics::cache_status::Forward;
+use crate::semantics::fields::is_override;
 use crate::server::{Handler, Peer};
 use crate::store::Store;
 use crate::telemetry::{AccessLog, AccessRecord};
 use crate::time::Clock;
 use crate::upstream::Upstream;
+use crate::upstream::jwks::Refresher;
 use answer::Answer;
 use coalesce::Board;
 
@@ -60,6 +62,8 @@ pub struct Parts {
     pub upstream: Arc<Upstream>,
     /// Verification keys in force, refreshed by `upstream::jwks`.
     pub keys: Arc<ArcSwap<KeySets>>,
+    /// Asked to refresh them early when a token names a key that is not there yet.
+    pub refresher: Refresher,
     /// Settings.
     pub config: ExchangeConfig,
     /// Time.
@@ -81,6 +85,7 @@ pub struct Exchange {
     store: Arc<Store>,
     upstream: Arc<Upstream>,
     keys: Arc<ArcSwap<KeySets>>,
+    refresher: Refresher,
     config: ExchangeConfig,
     clock: Clock,
     metrics: Metrics,
@@ -121,6 +126,7 @@ impl Exchange {
             store: parts.store,
             upstream: parts.upstream,
             keys: parts.keys,
+            refresher: parts.refresher,
             config: parts.config,
             clock: parts.clock,
             metrics: parts.metrics,
@@ -142,12 +148,20 @@ impl Exchange {
         tasks.is_ok() && cut == 0
     }
 
-    async fn choose(self: &Arc<Self>, inbound: Inbound) -> Answer {
-        let method = &inbound.parts.method;
-        if upgrade::is_upgrade(&inbound.parts) || method == Method::CONNECT {
+    async fn choose(self: &Arc<Self>, mut inbound: Inbound) -> Answer {
+        if upgrade::is_upgrade(&inbound.parts) || inbound.parts.method == Method::CONNECT {
             return self.pass(inbound, None, Forward::Bypass, "upgrade").await;
         }
         let found = self.policy.routes.find(&inbound.parts, &inbound.host);
+        let overridden = inbound.parts.headers.keys().any(is_override);
+        if overridden && found.as_ref().is_some_and(|f| f.route.cache) {
+            // What a cached route's requests mean is said by their method and path alone, wherever they go from here.
+            strip_overrides(&mut inbound.parts.headers);
+        } else if overridden {
+            // The backend may read another method in it.
+            return self.mutate(inbound).await;
+        }
+        let method = &inbound.parts.method;
         match found {
             Some(found) if found.route.cache && is_readable(method, &found.route) => {
                 self.read(inbound, found).await
@@ -246,6 +260,13 @@ impl Handler for Arc<Exchange> {
         let body = if incoming.is_end_stream() { Body::Empty } else { Body::stream(incoming) };
         let answer = self.choose(Inbound { parts, body, peer, host }).await;
         self.finish(answer, &Logged { started, peer, method: &method, path: &path, id: &id })
+    }
+}
+
+fn strip_overrides(headers: &mut HeaderMap) {
+    let names: Vec<_> = headers.keys().filter(|name| is_override(name)).cloned().collect();
+    for name in names {
+        headers.remove(name);
     }
 }
 

@@ -136,17 +136,20 @@ impl Exchange {
 
     /// Publishes the purge; true = it is in the log.
     async fn purge(&self, mutation: &Mutation, said: &Said<'_>) -> bool {
-        let set = self.tags(mutation, said);
-        let count = set.tags.len();
+        let view = self.store.coherence().view().clone();
+        let set = self.tags(mutation, said, &view.secret);
         tracing::debug!(method = %mutation.parts.method, path = mutation.path, tags = ?set.names, "purge");
-        let rules = mutation.policy.tags.fingerprint;
-        let event = Event { kind: EventKind::Purge, tags: set.tags, rules, ..Event::default() };
-        let purged = self.store.publish(event).await;
-        self.metrics.purge(count, purged.owed);
-        !purged.owed
+        let event = Event {
+            kind: EventKind::Purge,
+            tags: set.tags,
+            hashed_with: view.secret_id,
+            rules: mutation.policy.tags.fingerprint,
+            ..Event::default()
+        };
+        !self.store.publish(event).await.owed
     }
 
-    fn tags(&self, mutation: &Mutation, said: &Said<'_>) -> TagSet {
+    fn tags(&self, mutation: &Mutation, said: &Said<'_>, secret: &[u8; 32]) -> TagSet {
         let plan = &mutation.policy.tags;
         let rules: Vec<(&PurgeRule, PathParams)> = plan.matching(&mutation.parts, &mutation.host);
         let sent: Option<Bytes> = mutation.captured.as_ref().and_then(Capture::whole);
@@ -161,9 +164,8 @@ impl Exchange {
             request: request.as_ref().map_or(Json::Unknown, Json::Known),
             response: said.json.map_or(Json::Unknown, Json::Known),
         };
-        let secret = self.store.coherence().view().secret;
         let keys = self.keys.load();
-        plan.mutation_tags(&secret, &rules, &facts, &mutation.host, said.headers, &keys, self.clock.now())
+        plan.mutation_tags(secret, &rules, &facts, &mutation.host, said.headers, &keys, self.clock.now())
     }
 }
 

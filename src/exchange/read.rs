@@ -43,6 +43,7 @@ const LOST: Failure = Failure {
 };
 
 /// What the store's answer leaves to be done.
+#[expect(clippy::large_enum_variant, reason = "lives for one call, on the stack")]
 enum Next {
     /// Nothing: here is the answer.
     Done(Answer),

@@ -148,7 +148,7 @@ impl http_body::Body for RelayBody {
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.hint.clone()
+        self.hint
     }
 }
 

@@ -9,6 +9,7 @@ use http_body::Body as _;
 use super::buffer::{Buffered, read_up_to};
 use super::{Exchange, Inbound, forwarded, pass::origin_form};
 use crate::body::Body;
+use crate::policy::json::parse_strict;
 use crate::policy::key::{CacheKey, KeyParts};
 use crate::policy::path::{self, PathParams, UnsafePath};
 use crate::policy::route::{Route, RouteMatch};
@@ -82,12 +83,18 @@ impl Exchange {
         if headers.contains_key(header::IF_MATCH) || headers.contains_key(header::IF_UNMODIFIED_SINCE) {
             return Err("precondition");
         }
-        let path = path::normalise(inbound.parts.uri.path()).map_err(unsafe_path)?;
+        let path = path::normalise(inbound.parts.uri.path()).map_err(UnsafePath::token)?;
         let view = self.store.coherence().view();
         let now = self.clock.now();
-        let subject =
-            subject::identify(route, headers, &self.keys.load(), &view.secret, now).map_err(Bypass::token)?;
-        Ok((path, subject))
+        match subject::identify(route, headers, &self.keys.load(), &view.secret, now) {
+            Ok(subject) => Ok((path, subject)),
+            Err(why) => {
+                if why == Bypass::UnknownKey {
+                    self.refresher.poke();
+                }
+                Err(why.token())
+            }
+        }
     }
 
     /// The body where the route keys by it. Any other read with a body is not the cache's business: what is not
@@ -112,7 +119,11 @@ impl Exchange {
                 inbound.body = body;
                 Err(otherwise("request-too-large"))
             }
-            Buffered::Whole(bytes) if body_key.is_read(&bytes) => Ok(Some(bytes)),
+            Buffered::Whole(bytes)
+                if body_key.is_read_at(inbound.parts.uri.query().unwrap_or_default(), &bytes) =>
+            {
+                Ok(Some(bytes))
+            }
             Buffered::Whole(bytes) => {
                 inbound.body = Body::full(bytes);
                 Err(otherwise("request-not-a-read"))
@@ -145,16 +156,6 @@ impl Exchange {
     }
 }
 
-fn unsafe_path(why: UnsafePath) -> &'static str {
-    match why {
-        UnsafePath::EncodedSlash => "path-encoded-slash",
-        UnsafePath::DotSegment => "path-dot-segment",
-        UnsafePath::Nul => "path-nul",
-        UnsafePath::Semicolon => "path-semicolon",
-        UnsafePath::BadEncoding => "path-encoding",
-    }
-}
-
 impl Wanted {
     /// What tag templates may draw on.
     pub(crate) fn facts<'a>(&'a self, request: Json<'a>, response: Json<'a>) -> Facts<'a> {
@@ -179,7 +180,7 @@ impl Wanted {
 
     /// The keyed body as JSON.
     pub(crate) fn request_json(&self) -> Option<serde_json::Value> {
-        self.body.as_ref().and_then(|b| serde_json::from_slice(b).ok())
+        self.body.as_ref().and_then(|b| parse_strict(b))
     }
 
     /// The request that fetches this for the store: normal form, whole representation, nothing that is of no

@@ -6,7 +6,7 @@
 //! they are: backends differ, and keeping them apart costs a second entry and never a wrong one.
 //!
 //! Only [`normalise`] decides whether a path may identify an entry; templates match anything. What a mutation might
-//! mean to a more lenient backend is [`readings`]' business: there, too many matches only cost a needless purge.
+//! mean to a more lenient backend is the business of `readings`: there, too many matches only cost a needless purge.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -81,6 +81,15 @@ impl PathTemplate {
 
     /// Matches a whole path (as received, still encoded).
     pub fn matches(&self, path: &str) -> Option<PathParams> {
+        self.matches_by(path, |literal, segment| literal == segment)
+    }
+
+    /// The same for backends that do not tell upper from lower case in their routes.
+    pub(crate) fn matches_in_any_case(&self, path: &str) -> Option<PathParams> {
+        self.matches_by(path, |literal, segment| literal.to_lowercase() == segment.to_lowercase())
+    }
+
+    fn matches_by(&self, path: &str, equal: impl Fn(&str, &str) -> bool) -> Option<PathParams> {
         let mut rest = Some(path.strip_prefix('/')?);
         let mut params = Vec::new();
         for segment in &self.segments {
@@ -89,7 +98,7 @@ impl PathTemplate {
             }
             let (head, tail) = split_segment(rest?);
             match segment {
-                Segment::Literal(text) if decode(head) == **text => {}
+                Segment::Literal(text) if equal(text, &decode(head)) => {}
                 Segment::Any if !head.is_empty() => {}
                 Segment::Param(name) if !head.is_empty() => {
                     params.push((name.clone(), decode(head).into_owned()));

@@ -88,22 +88,21 @@ pub enum IgnoredCredential {
 impl Matcher {
     /// Whether this request is meant, and what the template captured. `host` as [`request_host`] gives it.
     pub fn matches(&self, parts: &Parts, host: &str) -> Option<PathParams> {
-        if !self.matches_besides_path(parts, host) {
+        if !self.matches_method(&parts.method) || !self.matches_circumstances(parts, host) {
             return None;
         }
         self.path.matches(parts.uri.path())
     }
 
-    /// Method, host and conditions.
-    pub(crate) fn matches_besides_path(&self, parts: &Parts, host: &str) -> bool {
-        self.matches_method(&parts.method)
-            && self.host.as_deref().is_none_or(|pattern| host_matches(pattern, host))
-            && self.conditions.iter().all(|condition| condition.holds(parts))
+    /// RFC 9110 §9.3.2: HEAD is GET without content.
+    pub(crate) fn matches_method(&self, method: &Method) -> bool {
+        self.methods.contains(method) || (*method == Method::HEAD && self.methods.contains(&Method::GET))
     }
 
-    /// RFC 9110 §9.3.2: HEAD is GET without content.
-    fn matches_method(&self, method: &Method) -> bool {
-        self.methods.contains(method) || (*method == Method::HEAD && self.methods.contains(&Method::GET))
+    /// Host and conditions.
+    pub(crate) fn matches_circumstances(&self, parts: &Parts, host: &str) -> bool {
+        self.host.as_deref().is_none_or(|pattern| host_matches(pattern, host))
+            && self.conditions.iter().all(|condition| condition.holds(parts))
     }
 }
 

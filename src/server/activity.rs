@@ -158,3 +158,71 @@ impl HttpBody for Answer {
         self.body.size_hint()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEAD: Duration = Duration::from_secs(30);
+    const IDLE: Duration = Duration::from_secs(75);
+
+    fn left(activity: &Activity) -> Option<u64> {
+        activity.deadline().map(|at| (at - Instant::now()).as_secs())
+    }
+
+    async fn pass(seconds: u64) {
+        tokio::time::advance(Duration::from_secs(seconds)).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn heads_and_idleness_have_their_own_time() {
+        let activity = Activity::new(HEAD, IDLE);
+        assert_eq!(left(&activity), Some(30), "the first head counts from accept");
+        pass(10).await;
+        activity.bytes();
+        assert_eq!(left(&activity), Some(20), "and trickling does not help");
+        let exchange = activity.exchange();
+        assert_eq!(left(&activity), None);
+        pass(1000).await;
+        activity.bytes();
+        assert_eq!(left(&activity), None);
+        drop(exchange);
+        assert_eq!(left(&activity), Some(75));
+        pass(50).await;
+        assert_eq!(left(&activity), Some(25));
+        activity.bytes();
+        assert_eq!(left(&activity), Some(30), "a later head counts from its first byte");
+        pass(29).await;
+        activity.bytes();
+        assert_eq!(left(&activity), Some(1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn http2_is_idle_until_there_is_a_stream() {
+        let activity = Activity::new(HEAD, IDLE);
+        activity.multiplexed();
+        assert_eq!(left(&activity), Some(75));
+        pass(5).await;
+        activity.bytes();
+        assert_eq!(left(&activity), Some(70), "bytes are no streams");
+        let (one, two) = (activity.exchange(), activity.exchange());
+        drop(one);
+        assert_eq!(left(&activity), None);
+        drop(two);
+        assert_eq!(left(&activity), Some(75));
+        assert!(!activity.leaves_at_once());
+    }
+
+    #[test]
+    fn only_a_broken_end_of_an_undelimited_answer_needs_a_reset() {
+        let activity = Activity::new(HEAD, IDLE);
+        let exchange = activity.exchange();
+        assert!(!activity.must_reset());
+        activity.close_delimited();
+        assert!(activity.must_reset(), "it is still under way");
+        drop(exchange);
+        assert!(!activity.must_reset(), "it ended whole");
+        activity.broken_off.store(true, Ordering::Release);
+        assert!(activity.must_reset());
+    }
+}

@@ -120,7 +120,7 @@ async fn answer<H: Handler>(
 ) -> Result<Response<Answer>, Infallible> {
     let exchange = activity.exchange();
     let version = request.version();
-    let response = match ambiguous(&request) {
+    let mut response = match ambiguous(&request) {
         Some(refusal) => {
             tracing::debug!(client = %peer.addr, reason = refusal.token(), "refused a request");
             refusal.answer(version)
@@ -142,6 +142,8 @@ async fn answer<H: Handler>(
             }
         }
     };
+    // Weir's own version, whatever the upstream's; hyper lowers it for older clients.
+    *response.version_mut() = Version::HTTP_11;
     if version == Version::HTTP_10
         && !response.body().is_end_stream()
         && response.body().size_hint().exact().is_none()

@@ -154,3 +154,18 @@ fn of_one_client(error: &std::io::Error) -> bool {
         ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset | ErrorKind::ConnectionRefused
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Error, ErrorKind};
+
+    #[test]
+    fn running_out_is_told_from_a_client_that_left() {
+        assert!(of_one_client(&Error::from(ErrorKind::ConnectionAborted)));
+        // EMFILE, ENFILE: trying again at once would only burn time.
+        for code in [24, 23] {
+            assert!(!of_one_client(&Error::from_raw_os_error(code)));
+        }
+    }
+}

@@ -170,3 +170,55 @@ impl AsyncWrite for Wire {
         Poll::Ready(Ok(()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::TcpListener;
+
+    /// What a client that sends these pieces and closes its half is taken for, and what is read from it after that.
+    async fn sniffed(pieces: &[&[u8]]) -> (Option<Protocol>, Vec<u8>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        client.set_nodelay(true).unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        let mut wire = Wire::new(stream, Activity::new(LINGER, LINGER));
+        let sending = async {
+            for piece in pieces {
+                client.write_all(piece).await.unwrap();
+                tokio::task::yield_now().await;
+            }
+            client.shutdown().await.unwrap();
+        };
+        let reading = async {
+            let protocol = wire.sniff().await.unwrap();
+            let mut all = Vec::new();
+            wire.read_to_end(&mut all).await.unwrap();
+            (protocol, all)
+        };
+        tokio::join!(sending, reading).1
+    }
+
+    #[tokio::test]
+    async fn the_first_bytes_tell_and_are_given_back() {
+        let long = [PREFACE.as_slice(), &[0; 100]].concat();
+        let cases: [(&[u8], Option<Protocol>); 7] = [
+            (b"GET / HTTP/1.1\r\n\r\n", Some(Protocol::Http1)),
+            (b"PROPFIND / HTTP/1.1\r\n\r\n", Some(Protocol::Http1)),
+            (b"PRI * HTTP/2.0\r\n\r\nSX", Some(Protocol::Http1)),
+            (PREFACE, Some(Protocol::Http2)),
+            (&long, Some(Protocol::Http2)),
+            (b"PRI * HT", None),
+            (b"", None),
+        ];
+        for (bytes, protocol) in cases {
+            for size in [1, 3, 24, 1000] {
+                let pieces: Vec<&[u8]> = bytes.chunks(size).collect();
+                let (told, all) = sniffed(&pieces).await;
+                assert_eq!(told, protocol, "{bytes:?} by {size}");
+                assert_eq!(all, bytes, "{bytes:?} by {size}");
+            }
+        }
+    }
+}

@@ -12,15 +12,21 @@ use std::time::Duration;
 
 use http::HeaderMap;
 
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use self::memory::{Displaced, Memory};
+use self::redis::{Redis, Surroundings};
+use self::sweeper::Sweeper;
 use crate::coherence::{Coherence, Epoch, Event, Liveness, Void};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, StoreOp, StoreResult, StoreTier};
 use crate::policy::key::CacheKey;
+use crate::policy::tags::Tag;
 use crate::time::Clock;
-pub use entry::Entry;
-use memory::Memory;
+pub use entry::{Entry, Slot};
 
 /// Settings of the tiers, as `config` gives them.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct StoreConfig {
     /// Namespace: part of keys, epoch-wide.
     pub namespace: String,
@@ -36,6 +42,17 @@ pub struct StoreConfig {
     pub secret: Option<[u8; 32]>,
     /// L2; `None` = memory alone.
     pub redis: Option<redis::RedisConfig>,
+}
+
+impl std::fmt::Debug for StoreConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StoreConfig")
+            .field("namespace", &self.namespace)
+            .field("memory_bytes", &self.memory_bytes)
+            .field("secret", &if self.secret.is_some() { "set" } else { "random" })
+            .field("redis", &self.redis)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Which tier answered.
@@ -139,18 +156,31 @@ pub struct RedisHealth {
 #[derive(Debug)]
 pub struct Store {
     coherence: Arc<Coherence>,
-    memory: Option<Memory>,
-    config: StoreConfig,
+    memory: Option<Arc<Memory>>,
+    redis: Option<Arc<Redis>>,
+    namespace: String,
+    max_body: u64,
     clock: Clock,
     metrics: Metrics,
     enabled: AtomicBool,
     sets: AtomicU64,
+    /// Where there is Redis, entries removed there; else from memory.
     deletes: Arc<AtomicU64>,
     /// Random, per process start: tells our events from others'.
     origin: u64,
     /// Numbers our events.
     events: AtomicU64,
+    tasks: TaskTracker,
+    /// Asks tasks to end once they have done what waits.
+    stop: CancellationToken,
 }
+
+/// Most names an event carries as such; beyond them they are hashed here.
+const MAX_NAMES: usize = 64;
+/// How long a removal may take in Redis.
+const REMOVE: Duration = Duration::from_secs(1);
+/// How long opening waits for the purge log: what Redis kept is then of use from the first request on.
+const JOIN: Duration = Duration::from_millis(500);
 
 impl Store {
     /// Opens the tiers. Redis need not be there: it is joined when it answers. Spawns the log follower and sweeper.
@@ -159,102 +189,231 @@ impl Store {
         let epoch = Epoch(u128::from_le_bytes(random()));
         let coherence = Arc::new(Coherence::new(epoch, secret, rules, config.mark_slots));
         let largest = config.max_body.saturating_add(codec::MAX_OVERHEAD);
-        let memory = Memory::new(config.memory_bytes, largest, config.max_variants);
+        let memory = Memory::new(config.memory_bytes, largest, config.max_variants).map(Arc::new);
+        let (tasks, stop, deletes) = (TaskTracker::new(), CancellationToken::new(), Arc::default());
+        let around = Surroundings {
+            coherence: &coherence,
+            clock: &clock,
+            metrics: &metrics,
+            deletes: &deletes,
+            tasks: &tasks,
+            stop: &stop,
+        };
+        let redis = config.redis.as_ref().map(|r| Arc::new(Redis::start(r, &config, &around)));
+        let sweeper = Sweeper {
+            memory: memory.clone(),
+            redis: redis.clone(),
+            coherence: Arc::clone(&coherence),
+            clock: clock.clone(),
+            deletes: redis.is_none().then(|| Arc::clone(&deletes)),
+        };
+        tasks.spawn(sweeper.run(stop.clone()));
+        if let Some(redis) = &redis
+            && !redis.log.wait_joined(JOIN).await
+        {
+            tracing::warn!("Redis does not answer yet: starting with memory alone");
+        }
         Arc::new(Store {
             coherence,
             memory,
-            config,
+            redis,
+            namespace: config.namespace,
+            max_body: config.max_body,
             clock,
             metrics,
             enabled: AtomicBool::new(true),
             sets: AtomicU64::new(0),
-            deletes: Arc::default(),
+            deletes,
             origin: u64::from_le_bytes(random()).max(1),
             events: AtomicU64::new(0),
+            tasks,
+            stop,
         })
     }
     /// The installation's namespace: part of keys.
     pub fn namespace(&self) -> &str {
-        &self.config.namespace
+        &self.namespace
     }
+
     /// The view of the purge log.
     pub fn coherence(&self) -> &Arc<Coherence> {
         &self.coherence
     }
+
     /// Looks in memory only: synchronous, no I/O. `None` = ask [`Store::lookup`].
     pub fn lookup_memory(&self, key: &CacheKey, request: &HeaderMap) -> Option<Lookup> {
         if !self.enabled() {
             return Some(Lookup::Absent(Absent::Disabled));
         }
-        Some(self.near(key, request))
+        let near = self.near(key, request);
+        self.count_near(&near);
+        // What memory lacks, or has only void, Redis may have from another instance.
+        (matches!(near, Lookup::Found(..)) || self.redis.is_none()).then_some(near)
     }
-    /// Memory, then Redis within its deadline; what Redis has is promoted with its age.
-    pub async fn lookup(&self, key: &CacheKey, _route: &str, request: &HeaderMap) -> Lookup {
+
+    /// Memory, then Redis within its deadline; what Redis has is promoted with its age. `route` is the route's
+    /// name, part of names in Redis.
+    pub async fn lookup(&self, key: &CacheKey, route: &str, request: &HeaderMap) -> Lookup {
         if !self.enabled() {
             return Lookup::Absent(Absent::Disabled);
         }
-        self.near(key, request)
+        let near = self.near(key, request);
+        let Some(redis) = &self.redis else { return near };
+        if matches!(near, Lookup::Found(..)) {
+            self.count_near(&near);
+            return near;
+        }
+        let far = redis.tier.lookup(key, &Arc::from(route), request).await;
+        if let (Lookup::Found(entry, _), Some(memory)) = (&far, &self.memory) {
+            memory.promote(entry, &self.coherence, self.clock.now());
+        }
+        match (near, far) {
+            (_, found @ Lookup::Found(..)) => found,
+            (voided @ Lookup::Voided(..), _) | (_, voided @ Lookup::Voided(..)) => voided,
+            // The more telling of two reasons: why Redis could not help, else why memory did not.
+            (near, Lookup::Absent(Absent::NotStored)) => near,
+            (_, far) => far,
+        }
     }
+
     fn near(&self, key: &CacheKey, request: &HeaderMap) -> Lookup {
         match &self.memory {
             Some(memory) => memory.lookup(key, request, &self.coherence, self.clock.now()),
             None => Lookup::Absent(Absent::NotStored),
         }
     }
+
+    /// Memory takes no time worth measuring: two readings of the clock would cost more.
+    fn count_near(&self, near: &Lookup) {
+        let result = match near {
+            Lookup::Found(..) => StoreResult::Ok,
+            Lookup::Voided(..) | Lookup::Absent(Absent::Void(_)) => StoreResult::Void,
+            Lookup::Absent(_) => StoreResult::Absent,
+        };
+        self.metrics.store(StoreTier::Memory, StoreOp::Get, result, Duration::ZERO);
+    }
+
     /// Stores under `entry.key` (primary) or its variant: memory at once, Redis in the background within bounds.
     /// An entry that is no longer live is not stored; the entry comes back either way, as followers may check it.
+    ///
+    /// A purge may come between the check here and the storing. That is no hole: the stamp goes with the entry, and
+    /// every look-up in either tier, here and elsewhere, checks it again. The check here only saves the room.
     pub fn insert(&self, entry: Entry) -> Arc<Entry> {
         let entry = Arc::new(entry);
-        if self.enabled() && self.coherence.liveness(&entry.stamp, &entry.tags) == Liveness::Live {
-            self.sets.fetch_add(1, Ordering::Relaxed);
-            if let Some(memory) = &self.memory {
-                memory.insert(&entry);
+        if !self.enabled() {
+            return entry;
+        }
+        let live = self.coherence.liveness(&entry.stamp, &entry.tags) == Liveness::Live;
+        let size = u64::try_from(entry.response.body.len()).unwrap_or(u64::MAX);
+        if !live || size > self.max_body || entry.response.is_gone(self.clock.now()) {
+            let result = if live { StoreResult::Skipped } else { StoreResult::Void };
+            self.metrics.store(StoreTier::Memory, StoreOp::Set, result, Duration::ZERO);
+            return entry;
+        }
+        self.sets.fetch_add(1, Ordering::Relaxed);
+        let displaced = match &self.memory {
+            Some(memory) => memory.insert(&entry),
+            None => Displaced::default(),
+        };
+        self.metrics.store(StoreTier::Memory, StoreOp::Set, StoreResult::Ok, Duration::ZERO);
+        match &self.redis {
+            // Before the log was joined, stamps are of this process' own epoch: nobody could use the entry.
+            Some(redis) if redis.log.joined() => redis.tier.writes.put(Arc::clone(&entry), displaced.0),
+            Some(_) => {
+                self.metrics.store(StoreTier::Redis, StoreOp::Set, StoreResult::Skipped, Duration::ZERO);
             }
+            None => self.deleted(u64::try_from(displaced.0.len()).unwrap_or(u64::MAX)),
         }
         entry
     }
-    /// Removes one primary key and its variants from both tiers.
-    pub async fn remove(&self, key: &CacheKey, _route: &str) {
-        if let Some(memory) = &self.memory {
-            self.deletes.fetch_add(memory.remove(key), Ordering::Relaxed);
+
+    /// Removes one primary key and its variants from both tiers. Redis' is tried for a second at most.
+    pub async fn remove(&self, key: &CacheKey, route: &str) {
+        let removed = self.memory.as_ref().map_or(0, |memory| memory.remove(key));
+        match &self.redis {
+            Some(redis) => redis.tier.writes.remove(key, route, REMOVE).await,
+            None => self.deleted(removed),
         }
     }
+
+    fn deleted(&self, entries: u64) {
+        self.deletes.fetch_add(entries, Ordering::Relaxed);
+    }
+
     /// Appends a purge to the log and applies it here. Returns once it is applied here.
+    ///
+    /// The store numbers and signs the event. `hashed_with` should come from the view whose secret hashed the tags;
+    /// left at 0, the present view's is taken, which is wrong if the epoch has changed in between.
     pub async fn publish(&self, mut event: Event) -> Purged {
         event.origin = self.origin;
         event.id = self.events.fetch_add(1, Ordering::Relaxed) + 1;
-        Purged { seq: self.coherence.append_local(&event), owed: false }
+        {
+            let view = self.coherence.view();
+            if event.names.len() > MAX_NAMES {
+                event.tags.extend(event.names.drain(..).map(|name| Tag::of(&view.secret, &name)));
+            }
+            if event.hashed_with == 0 {
+                event.hashed_with = view.secret_id;
+            }
+        }
+        let named = event.tags.len() + event.names.len();
+        let purged = match &self.redis {
+            Some(redis) => redis.log.publish(event).await,
+            None => Purged { seq: self.coherence.append_local(&event), owed: false },
+        };
+        self.metrics.purge(named, purged.owed);
+        purged
     }
+
     /// How many live entries carry one of these tags: a bounded look-up for the admin API, made before a purge.
-    pub async fn count(&self, tags: &[crate::policy::tags::Tag], _limit: Duration) -> Counted {
-        let now = self.clock.now();
-        let entries = self.memory.iter().flat_map(Memory::iter);
-        let entries = entries.filter(|(_, slot)| Memory::carries(slot, tags, &self.coherence, now)).count();
-        Counted { entries: u64::try_from(entries).unwrap_or(u64::MAX), complete: true }
+    pub async fn count(&self, tags: &[Tag], limit: Duration) -> Counted {
+        let places = sweeper::Places {
+            memory: self.memory.as_deref(),
+            redis: self.redis.as_deref(),
+            coherence: &self.coherence,
+            clock: &self.clock,
+        };
+        sweeper::count(&places, tags, limit).await
     }
+
     /// Switches the cache off and on again (requests pass through while off; purges still count).
     pub fn set_enabled(&self, on: bool) {
         self.enabled.store(on, Ordering::Release);
     }
+
     /// Whether the cache is on.
     pub fn enabled(&self) -> bool {
         self.enabled.load(Ordering::Acquire)
     }
+
     /// Counts.
     pub fn stats(&self) -> StoreStats {
         StoreStats {
             sets: self.sets.load(Ordering::Relaxed),
             deletes: self.deletes.load(Ordering::Relaxed),
-            memory_entries: self.memory.as_ref().map_or(0, Memory::len),
-            memory_bytes: self.memory.as_ref().map_or(0, Memory::bytes),
+            memory_entries: self.memory.as_ref().map_or(0, |m| m.len()),
+            memory_bytes: self.memory.as_ref().map_or(0, |m| m.bytes()),
         }
     }
+
     /// Redis' state; `None` without Redis.
     pub async fn redis_health(&self) -> Option<RedisHealth> {
-        None
+        match &self.redis {
+            Some(redis) => Some(redis.health().await),
+            None => None,
+        }
     }
-    /// Ends background tasks and flushes pending writes, within `limit`.
-    pub async fn close(&self, _limit: Duration) {}
+
+    /// Ends background tasks and flushes pending writes and owed purges, within `limit`. What is then still
+    /// waiting is lost with the process.
+    pub async fn close(&self, limit: Duration) {
+        self.stop.cancel();
+        self.tasks.close();
+        if tokio::time::timeout(limit, self.tasks.wait()).await.is_err() {
+            let owed = self.redis.as_ref().map_or(0, |r| r.log.waiting());
+            tracing::warn!(owed, "closed the store with work undone");
+        }
+    }
 }
 
 /// Random bytes for secrets, epochs and identities.

@@ -129,3 +129,100 @@ pub(super) fn lists(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool
         value.as_bytes().split(|&b| b == b',').any(|t| t.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::body::BodyError;
+    use bytes::Bytes;
+    use http_body::Frame;
+    use http_body_util::StreamBody;
+
+    fn fitted(request: http::request::Builder, body: Body) -> (http::request::Parts, bool) {
+        let fallback = HeaderValue::from_static("upstream:8000");
+        let fitted = fit(request.body(body).unwrap(), None, &fallback);
+        (fitted.request.into_parts().0, fitted.upload.is_some())
+    }
+
+    /// Content of unknown length.
+    fn stream() -> Body {
+        let frames = [Ok::<_, BodyError>(Frame::data(Bytes::from_static(b"hi")))];
+        Body::stream(StreamBody::new(futures_util::stream::iter(frames)))
+    }
+
+    fn lengths(parts: &http::request::Parts) -> (Option<&str>, Option<&str>) {
+        let text = |name| parts.headers.get(name).map(|v: &HeaderValue| v.to_str().unwrap());
+        (text(CONTENT_LENGTH), text(TRANSFER_ENCODING))
+    }
+
+    #[test]
+    fn every_request_has_one_length_or_none() {
+        let cases = [
+            ("GET", None, Body::Empty, (None, None)),
+            ("HEAD", None, Body::Empty, (None, None)),
+            ("DELETE", None, Body::Empty, (None, None)),
+            ("GET", Some("0"), Body::Empty, (Some("0"), None)),
+            ("POST", None, Body::Empty, (Some("0"), None)),
+            ("PUT", Some("5"), Body::Empty, (Some("0"), None)),
+            ("POST", None, Body::full("four"), (Some("4"), None)),
+            ("POST", Some("4"), Body::full("four"), (Some("4"), None)),
+            ("POST", Some("9"), Body::full("four"), (Some("4"), None)),
+            ("POST", Some("x"), Body::full("four"), (Some("4"), None)),
+            ("POST", None, stream(), (None, Some("chunked"))),
+            ("GET", None, stream(), (None, Some("chunked"))),
+            ("POST", Some("x"), stream(), (None, Some("chunked"))),
+            ("POST", Some("2"), stream(), (Some("2"), None)),
+        ];
+        for (method, length, body, expected) in cases {
+            let what = format!("{method} {length:?} {body:?}");
+            let mut request = Request::builder().method(method).uri("/").header("transfer-encoding", "gzip");
+            if let Some(length) = length {
+                request = request.header("content-length", length);
+            }
+            let content = !matches!(body, Body::Empty);
+            let (parts, upload) = fitted(request, body);
+            assert_eq!(lengths(&parts), expected, "{what}");
+            assert_eq!(upload, content, "{what}");
+        }
+    }
+
+    #[test]
+    fn expectations_need_content() {
+        let request = || Request::builder().method("PUT").uri("/").header("expect", "100-Continue");
+        assert!(!fitted(request(), Body::Empty).0.headers.contains_key(EXPECT));
+        let fallback = HeaderValue::from_static("u");
+        let with = fit(request().body(Body::full("x")).unwrap(), None, &fallback);
+        assert!(with.request.headers().contains_key(EXPECT));
+        assert!(with.upload.unwrap().held());
+    }
+
+    #[test]
+    fn targets_versions_and_hosts() {
+        let request = Request::builder().version(Version::HTTP_2).uri("http://api.example:81/x?y");
+        let (parts, _) = fitted(request, Body::Empty);
+        assert_eq!(parts.uri, "/x?y");
+        assert_eq!(parts.version, Version::HTTP_11);
+        assert_eq!(parts.headers[HOST], "api.example:81");
+        assert_eq!(fitted(Request::builder().uri("/"), Body::Empty).0.headers[HOST], "upstream:8000");
+        let kept = Request::builder().uri("/").header("host", "mine");
+        assert_eq!(fitted(kept, Body::Empty).0.headers[HOST], "mine");
+        let (star, _) = fitted(Request::builder().method("OPTIONS").uri("*"), Body::Empty);
+        assert_eq!(star.uri, "*");
+        let own = HeaderValue::from_static("own");
+        let request = Request::builder().uri("/").header("host", "mine").body(Body::Empty).unwrap();
+        assert_eq!(fit(request, Some(&own), &own).request.headers()[HOST], "own");
+    }
+
+    #[test]
+    fn list_fields() {
+        let mut headers = HeaderMap::new();
+        headers.append("connection", HeaderValue::from_static("x, Close"));
+        assert!(lists(&headers, &http::header::CONNECTION, "close"));
+        assert!(!lists(&headers, &http::header::CONNECTION, "clos"));
+        assert!(!only_chunked(&headers));
+        headers.append(TRANSFER_ENCODING, HeaderValue::from_static(" Chunked "));
+        assert!(only_chunked(&headers));
+        headers.append(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        assert!(!only_chunked(&headers));
+    }
+}

@@ -16,8 +16,6 @@ pub mod jwks;
 pub mod pool;
 mod request_body;
 mod response_body;
-#[cfg(test)]
-mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,13 +47,14 @@ pub struct UpstreamConfig {
     pub preserve_host: bool,
     /// Budget of a TCP (and TLS) connect, default 5 s.
     pub connect_timeout: Duration,
-    /// From the request sent to the response head, default 60 s.
+    /// From the request sent (its last content included: an upload is no silence) to the response head, default
+    /// 60 s; 0 = none.
     pub first_byte_timeout: Duration,
     /// Longest silence within a body, default 60 s; 0 = none (SSE routes live on pass-through with this too: see docs).
     pub idle_timeout: Duration,
-    /// How long an unused connection is kept, default 4 s (below Node's and uvicorn's 5 s).
+    /// How long an unused connection is kept, default 4 s (below Node's and uvicorn's 5 s); 0 = not at all.
     pub keep_alive: Duration,
-    /// Most connections at once; more requests wait up to `connect_timeout`, then 503.
+    /// Most connections at once, upgraded ones included; more requests wait up to `connect_timeout`, then 503.
     pub max_connections: usize,
     /// PEM file of an authority for `https://`, besides the system's.
     pub ca_file: Option<std::path::PathBuf>,
@@ -204,9 +203,6 @@ impl Upstream {
                 });
             }
         };
-        if let Some(upload) = upload {
-            upload.refuse();
-        }
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             if !upgrading {
                 let why = "101 Switching Protocols, which nobody asked for".to_owned();
@@ -321,4 +317,29 @@ fn describe(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_failure_has_its_status_and_name() {
+        let text = || "why".to_owned();
+        let time = Duration::from_secs(1);
+        let cases = [
+            (UpstreamError::Connect(text()), 502, "upstream-unreachable", true),
+            (UpstreamError::ConnectTimeout(time), 504, "upstream-connect-timeout", true),
+            (UpstreamError::Busy, 503, "upstream-busy", true),
+            (UpstreamError::FirstByteTimeout(time), 504, "upstream-timeout", false),
+            (UpstreamError::Closed(text()), 502, "upstream-closed", false),
+            (UpstreamError::Protocol(text()), 502, "upstream-protocol", false),
+            (UpstreamError::RequestBody(text()), 400, "request-body", false),
+        ];
+        for (error, status, token, never_sent) in cases {
+            assert_eq!(error.status().as_u16(), status, "{error}");
+            assert_eq!(error.token(), token, "{error}");
+            assert_eq!(error.never_sent(), never_sent, "{error}");
+        }
+    }
 }

@@ -127,7 +127,18 @@ impl Pool {
 
     /// Open connections (those being made included), and idle ones among them.
     pub(super) fn connections(&self) -> (usize, usize) {
-        let idle = self.idle.lock().stack.len();
+        let mut gone = Vec::new();
+        let idle = {
+            let stack = &mut self.idle.lock().stack;
+            for _ in 0..stack.len() {
+                match stack.pop_front() {
+                    Some((_, conn)) if conn.sender.is_closed() => gone.push(conn),
+                    kept => stack.extend(kept),
+                }
+            }
+            stack.len()
+        };
+        drop(gone);
         (self.open.load(Ordering::Acquire).max(idle), idle)
     }
 

@@ -6,7 +6,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -16,14 +16,12 @@ use tokio::time::{Duration, Instant};
 
 use crate::body::{Body, BodyError};
 
-const OPEN: u8 = 0;
-const HELD: u8 = 1;
-const REFUSED: u8 = 2;
-
 /// What the sending side and the waiting side know of one request body.
 #[derive(Debug)]
 pub(super) struct Upload {
-    gate: AtomicU8,
+    /// Nobody has asked for the content yet. After a final response nobody will: what was not read by then stays
+    /// unread (RFC 9110 §10.1.1).
+    held: AtomicBool,
     waker: AtomicWaker,
     done: AtomicBool,
     /// The last poll found the client silent (rather than the upstream slow to read).
@@ -37,7 +35,7 @@ impl Upload {
     /// `held`: the request expects a `100 Continue` first.
     pub(super) fn new(held: bool) -> Arc<Upload> {
         Arc::new(Upload {
-            gate: AtomicU8::new(if held { HELD } else { OPEN }),
+            held: AtomicBool::new(held),
             waker: AtomicWaker::new(),
             done: AtomicBool::new(false),
             awaiting_client: AtomicBool::new(false),
@@ -46,21 +44,16 @@ impl Upload {
         })
     }
 
-    /// The upstream wants the body, or has let the client wait long enough. No effect once refused.
+    /// The upstream wants the body, or has let the client wait long enough.
     pub(super) fn open(&self) {
-        if self.gate.compare_exchange(HELD, OPEN, Ordering::AcqRel, Ordering::Acquire).is_ok() {
+        if self.held.swap(false, Ordering::AcqRel) {
             self.touch();
             self.waker.wake();
         }
     }
 
-    /// A final response came first: whatever was not read by now stays unread (RFC 9110 §10.1.1).
-    pub(super) fn refuse(&self) {
-        let _ = self.gate.compare_exchange(HELD, REFUSED, Ordering::AcqRel, Ordering::Acquire);
-    }
-
     pub(super) fn held(&self) -> bool {
-        self.gate.load(Ordering::Acquire) == HELD
+        self.held.load(Ordering::Acquire)
     }
 
     /// The whole body was handed over.
@@ -84,11 +77,11 @@ impl Upload {
 
     /// Registers the waker and says whether the gate is open.
     fn poll_gate(&self, cx: &Context<'_>) -> bool {
-        if self.gate.load(Ordering::Acquire) == OPEN {
+        if !self.held() {
             return true;
         }
         self.waker.register(cx.waker());
-        self.gate.load(Ordering::Acquire) == OPEN
+        !self.held() // it may have opened in between
     }
 }
 

@@ -33,6 +33,8 @@ pub enum ResponseBodyError {
 #[derive(Debug)]
 pub(super) struct ResponseBody {
     inner: Incoming,
+    /// It ended with an error.
+    over: bool,
     /// `None` once the stream ended, one way or the other.
     lease: Option<Lease>,
     upload: Option<Arc<Upload>>,
@@ -53,7 +55,16 @@ impl ResponseBody {
         idle: Duration,
     ) -> ResponseBody {
         let idle = (!idle.is_zero()).then_some(idle);
-        ResponseBody { inner, lease: Some(lease), upload, reusable, idle, timer: None, waiting: false }
+        ResponseBody {
+            inner,
+            over: false,
+            lease: Some(lease),
+            upload,
+            reusable,
+            idle,
+            timer: None,
+            waiting: false,
+        }
     }
 
     fn finish(&mut self) {
@@ -95,14 +106,14 @@ impl HttpBody for ResponseBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
-        if this.lease.is_none() && !this.inner.is_end_stream() {
-            return Poll::Ready(None); // after the error, as bodies do
+        if this.over {
+            return Poll::Ready(None); // an error was the last word
         }
         match Pin::new(&mut this.inner).poll_frame(cx) {
             Poll::Ready(Some(Ok(frame))) => {
                 this.waiting = false;
-                // A receiver that knows the length may never ask for the end.
-                if this.inner.is_end_stream() {
+                // A receiver that knows the length, or has the trailers, never asks for the end.
+                if this.inner.is_end_stream() || frame.is_trailers() {
                     this.finish();
                 }
                 Poll::Ready(Some(Ok(frame)))
@@ -113,11 +124,14 @@ impl HttpBody for ResponseBody {
             }
             Poll::Ready(Some(Err(error))) => {
                 this.lease = None;
+                this.over = true;
                 Poll::Ready(Some(Err(ResponseBodyError::Cut(error).into())))
             }
             Poll::Pending => match this.poll_idle(cx) {
                 Poll::Ready(idle) => {
                     this.lease = None;
+                    this.over = true;
+                    this.over = true;
                     Poll::Ready(Some(Err(ResponseBodyError::Idle(idle).into())))
                 }
                 Poll::Pending => Poll::Pending,

@@ -3,13 +3,14 @@
 
 use std::fmt::Write;
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::sample::Sample;
 use crate::cli::client::{self, Answer};
+use crate::time::Clock;
 
 const LIMIT: Duration = Duration::from_secs(30);
 /// Clients that ask at once for what nobody has fetched yet.
@@ -155,11 +156,12 @@ impl Tale {
             "\n{CROWD} clients at once for a book nobody has asked for yet: the API is asked once.\n"
         ));
         let step = || Step::get("", "/books/3", By::Api, ("/rating", json!(5.0)));
-        let (before, began) = (sample.requests(), Instant::now());
+        let clock = Clock::system();
+        let (before, began) = (sample.requests(), clock.elapsed());
         let answers =
             futures_util::future::join_all((0..CROWD).map(|_| async move { ask(weir, &step()).await }));
         let answers = answers.await;
-        let (took, reached) = (began.elapsed(), sample.requests() - before);
+        let (took, reached) = (clock.elapsed().saturating_sub(began), sample.requests() - before);
         self.requests += CROWD as u64;
         let request = format!("GET /books/3 ×{CROWD}");
         let collapsed =

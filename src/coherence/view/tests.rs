@@ -111,7 +111,7 @@ fn another_epoch_voids_everything_and_is_entered_once() {
 #[test]
 fn a_replayed_epoch_knows_its_purges() {
     let c = coherence();
-    let draft = c.draft(Epoch(2), [7; 32], 2);
+    let mut draft = c.draft(Epoch(2), [7; 32], 2);
     assert!(draft.apply(3, &purge(&[3])));
     assert!(draft.apply(4, &purge(&[4])));
     assert_eq!(c.view().epoch, E, "a draft is not in force");
@@ -127,7 +127,7 @@ fn a_replayed_epoch_knows_its_purges() {
 #[test]
 fn a_draft_read_by_rules_that_changed_meanwhile_is_all_floor() {
     let c = coherence();
-    let draft = c.draft(Epoch(2), [7; 32], 2);
+    let mut draft = c.draft(Epoch(2), [7; 32], 2);
     draft.apply(3, &purge(&[3]));
     c.set_rules(11);
     c.enter(draft);
@@ -137,7 +137,7 @@ fn a_draft_read_by_rules_that_changed_meanwhile_is_all_floor() {
 #[test]
 fn a_draft_can_be_told_that_the_log_lost_its_beginning() {
     let c = coherence();
-    let draft = c.draft(Epoch(2), [7; 32], 2);
+    let mut draft = c.draft(Epoch(2), [7; 32], 2);
     draft.skip_to(9);
     draft.skip_to(4);
     assert_eq!(draft.applied(), 9);
@@ -211,6 +211,19 @@ fn a_debt_follows_into_a_new_epoch() {
     assert_eq!(live(&c, &c.sample(), &[4]), Liveness::Live);
     c.settle_owed(&event);
     c.apply(Epoch(2), 5, &event);
+    assert_eq!(live(&c, &c.sample(), &[3]), Liveness::Live);
+}
+
+#[test]
+fn a_debt_that_a_new_epoch_has_seen_is_paid() {
+    let c = coherence();
+    let event = owed(&[3], 1);
+    c.apply_owed(&event);
+    let mut draft = c.draft(Epoch(2), [7; 32], 0);
+    draft.apply(1, &event);
+    c.enter(draft);
+    assert_eq!(c.owed(), 0);
+    assert!(!c.settle_owed(&event));
     assert_eq!(live(&c, &c.sample(), &[3]), Liveness::Live);
 }
 

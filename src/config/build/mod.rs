@@ -5,6 +5,7 @@
 //! reported about an entry that is missing only because it was taken out for an error of its own.
 
 mod checks;
+mod matching;
 mod purges;
 mod redis;
 mod routes;
@@ -126,7 +127,11 @@ impl Builder<'_, '_> {
                 self.document.add(Problem::new(Severity::Error, file, message))
             }
         };
-        problem.about(path).allowed(form);
+        let variable = super::env::variable(&path);
+        let problem = problem.about(path).allowed(form);
+        if span.is_none() {
+            problem.help(format!("it may also come from the environment variable {variable}"));
+        }
     }
 
     fn duration(

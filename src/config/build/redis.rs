@@ -197,12 +197,8 @@ fn non_empty(text: &str) -> Option<String> {
 /// `host:port`, the port filled in.
 fn authority_with_port(text: &str) -> Option<String> {
     let authority: http::uri::Authority = text.parse().ok()?;
-    if authority.host().is_empty() || text.contains('@') {
+    if authority.host().is_empty() || text.contains('@') || !super::sections::has_sound_port(&authority) {
         return None;
     }
-    match authority.port() {
-        Some(port) => port.as_str().parse::<u16>().ok().filter(|p| *p > 0).map(|_| text.to_owned()),
-        None if text.ends_with(':') => None,
-        None => Some(format!("{text}:6379")),
-    }
+    Some(if authority.port_u16().is_some() { text.to_owned() } else { format!("{text}:6379") })
 }

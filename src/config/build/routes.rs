@@ -10,21 +10,19 @@ use std::time::Duration;
 use http::{HeaderName, Method};
 use toml::Spanned;
 
-use super::super::file::{Body, Defaults, File, Origin, Query, Route as Typed, Subject, When};
-use super::super::values::{Span, Switch, Text, Wanted, WordOr, Words, show_size};
+use super::super::file::{Defaults, File, Origin, Query, Route as Typed, Subject};
+use super::super::values::{Span, Text, show_size};
+use super::matching::PATTERN_FORM;
 use super::sections::KeyPart;
 use super::{Builder, MS, YEAR, secs};
 use crate::policy::path::PathTemplate;
 use crate::policy::query::QueryRules;
-use crate::policy::route::{BodyKey, Condition, IgnoredCredential, Matcher, Route};
+use crate::policy::route::{IgnoredCredential, Matcher, Route};
 use crate::policy::subject::SubjectSpec;
-use crate::policy::tags::TagTemplate;
 use crate::semantics::storing::{OriginMode, Terms};
 
 /// The name under which unlisted traffic is cached with `[defaults] cache = "rfc"`.
 pub(super) const UNLISTED: &str = "unlisted";
-const PATTERN_FORM: &str = "\"GET /path/{name}\", \"GET|POST /path\", \"/path/**\" (= GET)";
-const QUERY_METHOD: &str = "QUERY";
 
 /// One `[[route]]` and where its parts are. `route` is `None` where something essential was wrong.
 pub(super) struct RoutePart {
@@ -88,6 +86,8 @@ impl<'a> Inherited<'a> {
 
 impl Builder<'_, '_> {
     pub(super) fn routes(&mut self, file: &File, keys: &[KeyPart], max_body: u64) -> Vec<RoutePart> {
+        // The defaults are checked for their own sake: there may be no route that takes them.
+        self.terms(&Inherited::of(None, &file.defaults));
         let mut parts = Vec::new();
         let mut index = 0;
         for entry in &file.route {
@@ -128,7 +128,7 @@ impl Builder<'_, '_> {
             }
         }
         let body_key = self.body_key(typed, matcher.as_ref(), cache);
-        let base = self.base_route(&from, keys, max_body);
+        let (base, sound) = self.base_route(&from, keys, max_body);
         let public = typed.public.as_ref().is_some_and(|p| *p.get_ref());
         let part = RoutePart {
             route: None,
@@ -141,7 +141,7 @@ impl Builder<'_, '_> {
             origin: from.origin.map(Spanned::span),
             tags: tag_spans,
         };
-        let (Some(name), Some(matcher), Some(base)) = (name, matcher, base) else { return part };
+        let (Some(name), Some(matcher), true) = (name, matcher, sound) else { return part };
         if cache {
             self.check_methods(&matcher, typed.pattern.as_ref());
         }
@@ -153,7 +153,8 @@ impl Builder<'_, '_> {
     }
 
     /// What a route has apart from its name, matcher and tags: lifetimes, subject, what of a request counts.
-    fn base_route(&mut self, from: &Inherited<'_>, keys: &[KeyPart], max_body: u64) -> Option<Route> {
+    /// False if its subject was wrong (and reported).
+    fn base_route(&mut self, from: &Inherited<'_>, keys: &[KeyPart], max_body: u64) -> (Route, bool) {
         let subject = match from.subject {
             Some(subject) => self.subject_once(subject, keys),
             None => Some(SubjectSpec::None),
@@ -170,11 +171,12 @@ impl Builder<'_, '_> {
             )
             .map(|p| p.allowed(format!("1B to {}", show_size(max_body))));
         }
-        let subject = subject?;
+        let sound = subject.is_some();
+        let subject = subject.unwrap_or_default();
         self.check_ignored_subject(from, &subject, &ignore);
         let per_subject = !matches!(subject, SubjectSpec::None);
         let nothing = PathTemplate { text: "/**".into(), segments: vec![crate::policy::path::Segment::Rest] };
-        Some(Route {
+        let route = Route {
             index: 0,
             name: UNLISTED.into(),
             matcher: Matcher {
@@ -196,7 +198,8 @@ impl Builder<'_, '_> {
             tags: Vec::new(),
             max_body: own_max,
             coalesce: from.coalesce.unwrap_or(true),
-        })
+        };
+        (route, sound)
     }
 
     /// Unlisted traffic follows RFC 9111 to the letter: no lifetime of the operator's, his subject and filters.
@@ -208,36 +211,7 @@ impl Builder<'_, '_> {
             origin: None,
             ..Inherited::of(None, &file.defaults)
         };
-        let base = self.base_route(&from, keys, max_body);
-        let base = base.unwrap_or_else(|| {
-            // The defaults are wrong and that is reported; this stands in until the end refuses the whole.
-            Route {
-                index,
-                name: UNLISTED.into(),
-                matcher: Matcher {
-                    methods: vec![Method::GET],
-                    path: PathTemplate {
-                        text: "/**".into(),
-                        segments: vec![crate::policy::path::Segment::Rest],
-                    },
-                    host: None,
-                    conditions: Vec::new(),
-                },
-                cache: false,
-                terms: Terms::default(),
-                jitter: 0.0,
-                subject: SubjectSpec::None,
-                public: false,
-                any_host: false,
-                query: QueryRules::default(),
-                ignore: Vec::new(),
-                vary: Vec::new(),
-                body_key: None,
-                tags: Vec::new(),
-                max_body,
-                coalesce: true,
-            }
-        });
+        let (base, _) = self.base_route(&from, keys, max_body);
         let terms = Terms { ttl: None, negative_ttl: None, origin: OriginMode::Honour, ..base.terms.clone() };
         Route { index, terms, jitter: 0.0, ..base }
     }
@@ -440,177 +414,6 @@ impl Builder<'_, '_> {
             }
         }
         all
-    }
-
-    /// `host`: whether it is left out of the key, and which one must match.
-    pub(super) fn host(&mut self, given: Option<&Text>) -> (bool, Option<String>) {
-        let Some(typed) = given else { return (false, None) };
-        let text = typed.get_ref().trim().to_ascii_lowercase();
-        if text == "any" {
-            return (true, None);
-        }
-        let name = text.strip_prefix("*.").unwrap_or(&text);
-        let parsed = name.parse::<http::uri::Authority>();
-        if name.is_empty() || name.contains(['*', '/', '@', ' ']) || parsed.is_err() {
-            self.error(&typed.span(), format!("`{}` is not a host", typed.get_ref())).allowed(
-                "\"any\", \"api.example.com\", \"*.example.com\", with a port where it is not the default",
-            );
-            return (false, None);
-        }
-        (false, Some(text))
-    }
-
-    /// `GET|POST /x/{id}` with the conditions of `when`.
-    pub(super) fn matcher(
-        &mut self,
-        pattern: Option<&Text>,
-        host: Option<String>,
-        when: Option<&When>,
-    ) -> Option<Matcher> {
-        let conditions = when.map(|w| self.conditions(w)).unwrap_or_default();
-        let pattern = pattern?;
-        let (text, span) = (pattern.get_ref().trim(), pattern.span());
-        let (methods, path) = match text.split_once(char::is_whitespace) {
-            _ if text.starts_with('/') => ("GET", text),
-            Some((methods, path)) => (methods, path.trim()),
-            None => {
-                self.error(&span, format!("`{text}` has no path")).allowed(PATTERN_FORM);
-                return None;
-            }
-        };
-        let mut all: Vec<Method> = Vec::new();
-        for name in methods.split('|') {
-            let upper = !name.is_empty() && name.bytes().all(|b| b.is_ascii_uppercase() || b == b'-');
-            match Method::from_bytes(name.as_bytes()).ok().filter(|_| upper) {
-                Some(method) if all.contains(&method) => {}
-                Some(method) => all.push(method),
-                None => {
-                    let at =
-                        self.document.sources.within(&span, if name.is_empty() { methods } else { name });
-                    self.error(&at, format!("`{name}` is not a method"))
-                        .allowed("methods in capitals with `|` between them, such as \"GET|POST\"");
-                    return None;
-                }
-            }
-        }
-        let at = self.document.sources.within(&span, path);
-        if let Some((before, _)) = path.split_once('?') {
-            self.error(&at, format!("`{path}` holds a query"))
-                .allowed(format!("a path alone: \"{before}\""))
-                .help("the query never decides which path it is; use `when = { query = { … } }`");
-            return None;
-        }
-        match PathTemplate::parse(path) {
-            Ok(path) => Some(Matcher { methods: all, path, host, conditions }),
-            Err(error) => {
-                self.error(&at, error).allowed(PATTERN_FORM);
-                None
-            }
-        }
-    }
-
-    fn conditions(&mut self, when: &When) -> Vec<Condition> {
-        let mut all = Vec::new();
-        let header =
-            |b: &mut Self, name: &Text, value| b.header_name(name).map(|n| Condition::Header(n, value));
-        for (name, value) in &when.header {
-            let Some(value) = self.wanted(value) else { continue };
-            all.extend(header(self, name, value));
-        }
-        for (name, value) in &when.query {
-            let Some(value) = self.wanted(value) else { continue };
-            all.push(Condition::Query(name.get_ref().clone(), value));
-        }
-        all
-    }
-
-    fn wanted(&mut self, value: &Spanned<Switch<Wanted>>) -> Option<Option<String>> {
-        match value.get_ref() {
-            Switch::Plain(true) => Some(None),
-            Switch::Given(text) => Some(Some(text.0.clone())),
-            Switch::Plain(false) => {
-                self.error(&value.span(), "a condition cannot ask for absence")
-                    .allowed("true (present) or the text it must equal")
-                    .help("put a route with the condition `true` before this one");
-                None
-            }
-        }
-    }
-
-    pub(super) fn tag(&mut self, typed: &Text) -> Option<TagTemplate> {
-        match TagTemplate::parse(typed.get_ref()) {
-            Ok(template) => Some(template),
-            Err(error) => {
-                self.error(&typed.span(), error);
-                None
-            }
-        }
-    }
-
-    fn check_methods(&mut self, matcher: &Matcher, pattern: Option<&Text>) {
-        let Some(pattern) = pattern else { return };
-        for method in &matcher.methods {
-            let cacheable = matches!(*method, Method::GET | Method::POST) || method.as_str() == QUERY_METHOD;
-            if !cacheable {
-                let at = self.document.sources.within(&pattern.span(), method.as_str());
-                let help = match *method {
-                    Method::HEAD => "GET routes answer HEAD, too",
-                    Method::OPTIONS | Method::TRACE => "such requests pass through without a route",
-                    _ => {
-                        "what a mutation purges is said in [[purge]]; `cache = false` lets a route pass through"
-                    }
-                };
-                self.error(&at, format!("answers to {method} are not cached"))
-                    .allowed("GET, POST with a `body`, QUERY")
-                    .help(help);
-            }
-        }
-    }
-
-    fn body_key(&mut self, typed: &Typed, matcher: Option<&Matcher>, cache: bool) -> Option<BodyKey> {
-        let has = |name: &str| matcher.is_some_and(|m| m.methods.iter().any(|m| m.as_str() == name));
-        let (posts, queries) = (has("POST"), has(QUERY_METHOD));
-        let Some(given) = &typed.body else {
-            if posts
-                && cache
-                && let Some(pattern) = &typed.pattern
-            {
-                let path = self.document.path_of(&pattern.span()).replace(".match", ".body");
-                if !self.document.was_damaged(&path) {
-                    let at = self.document.sources.within(&pattern.span(), "POST");
-                    self.error(&at, "a POST is a mutation unless the route says what makes its body a read")
-                        .allowed("`body` in this route: \"graphql\", { member = \"action\", one_of = [\"search\"] }, or \
-                                  \"any\" where every POST here is a read");
-                }
-            }
-            return queries.then_some(BodyKey::Any);
-        };
-        if matcher.is_some() && !posts && !queries {
-            self.warn(&given.span(), "`body` has no effect on a route without POST or QUERY");
-        }
-        self.body(given)
-    }
-
-    fn body(&mut self, given: &Spanned<Body>) -> Option<BodyKey> {
-        let table = match given.get_ref() {
-            WordOr::Word("graphql") => return Some(BodyKey::GraphQl),
-            WordOr::Word(_) => return Some(BodyKey::Any),
-            WordOr::Table(table) => table,
-        };
-        let path = self.document.path_of(&given.span());
-        let one_of = table.one_of.as_ref().map(|o| o.0.clone()).unwrap_or_default();
-        match &table.member {
-            Some(member) if !one_of.is_empty() && !member.get_ref().is_empty() => {
-                Some(BodyKey::Json { member: member.get_ref().clone(), one_of })
-            }
-            _ => {
-                if !self.document.was_damaged(&path) {
-                    self.error(&given.span(), "`member` and `one_of` belong together")
-                        .allowed(super::super::file::BodyTable::FORM);
-                }
-                None
-            }
-        }
     }
 }
 

@@ -142,7 +142,10 @@ impl Builder<'_, '_> {
             return None;
         }
         let Some(uri) = self.http_url(url) else {
-            if !typed.contains("://") && format!("http://{typed}").parse::<Uri>().is_ok() {
+            if !typed.contains("://")
+                && !typed.contains('@')
+                && format!("http://{typed}").parse::<Uri>().is_ok()
+            {
                 let last = self.document.problems.last_mut();
                 last.map(|p| p.help(format!("did you mean \"http://{typed}\"?")));
             }
@@ -168,7 +171,8 @@ impl Builder<'_, '_> {
     fn http_url(&mut self, url: &Text) -> Option<Uri> {
         let parsed: Result<Uri, _> = url.get_ref().trim().parse();
         let good = parsed.ok().filter(|u| {
-            matches!(u.scheme_str(), Some("http" | "https")) && u.host().is_some_and(|h| !h.is_empty())
+            matches!(u.scheme_str(), Some("http" | "https"))
+                && u.authority().is_some_and(|a| !a.host().is_empty() && has_sound_port(a))
         });
         if good.is_none() {
             self.error(&url.span(), format!("`{}` is not a URL", without_credentials(url.get_ref())))
@@ -478,6 +482,13 @@ fn is_own_listener(upstream: &Uri, listen: SocketAddr) -> bool {
         a == listen.ip() || (listen.ip().is_unspecified() && a.is_loopback()) || a.is_unspecified()
     });
     upstream.port_u16().unwrap_or(default) == listen.port() && same_host && listen.port() != 0
+}
+
+/// The parser lets any text stand where a port belongs.
+pub(super) fn has_sound_port(authority: &http::uri::Authority) -> bool {
+    let (text, host) = (authority.as_str(), authority.host());
+    let after = text.rfind(host).map_or("", |at| &text[at + host.len()..]);
+    after.is_empty() || authority.port_u16().is_some_and(|p| p > 0)
 }
 
 /// A URL fit for a message.

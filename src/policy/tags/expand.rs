@@ -69,7 +69,8 @@ pub(super) fn expand(
         };
         result.complete &= values.complete;
         let product = result.texts.len().saturating_mul(values.texts.len());
-        if values.texts.is_empty() || product > MAX_PRODUCT.max(values.texts.len()) {
+        let either = result.texts.len().max(values.texts.len());
+        if values.texts.is_empty() || product > MAX_PRODUCT.max(either) {
             return Values::none();
         }
         result.texts = result

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use http::HeaderMap;
 use http::request::Parts;
+use http::{HeaderMap, Method};
 
 use super::expand::{Callers, expand};
 use super::name::{absent_name, any_name, decode_typed, hex, narrowed_name, value_name};
@@ -11,6 +11,7 @@ use super::paths::{below_names, path_names};
 use super::template::{Part, RESERVED, Source, TagTemplate, check_family};
 use super::{Facts, HEADER_FAMILY, PathPattern, PurgeRule, TagPlan, TagSet, response};
 use crate::policy::path::{PathParams, readings};
+use crate::policy::query;
 use crate::policy::subject::{KeySets, Subject, caller};
 use crate::semantics::timestamp::Timestamp;
 
@@ -20,14 +21,22 @@ const MAX_VALUES: usize = 1024;
 impl TagPlan {
     /// The rules that match a mutation, each with what its template captured.
     ///
-    /// Paths are read as leniently as a backend might (encoded and repeated slashes, dot segments, `;` parameters, a
-    /// trailing slash more or less), so a rule may come up more than once, with other captures.
+    /// A request is read as leniently as a backend might: encoded and repeated slashes, dot segments, `;` parameters,
+    /// a trailing slash more or less, letters in another case, methods and URLs overridden by a field or `_method`.
+    /// So a rule may come up more than once, with other captures. A backend that is stricter refuses such a mutation,
+    /// and then nothing is purged. An override inside a form body goes unnoticed.
     pub fn matching(&self, parts: &Parts, host: &str) -> Vec<(&PurgeRule, PathParams)> {
-        let paths = readings(parts.uri.path());
+        let (methods, paths) = (methods_of(parts), paths_of(parts.uri.path(), &parts.headers));
         let mut found = Vec::new();
-        for rule in self.rules.iter().filter(|rule| rule.matcher.matches_besides_path(parts, host)) {
+        for rule in &self.rules {
+            let matcher = &rule.matcher;
+            if !methods.iter().any(|m| matcher.matches_method(m))
+                || !matcher.matches_circumstances(parts, host)
+            {
+                continue;
+            }
             let mut seen: Vec<PathParams> = Vec::new();
-            for params in paths.iter().filter_map(|path| rule.matcher.path.matches(path)) {
+            for params in paths.iter().filter_map(|path| matcher.path.matches_in_any_case(path)) {
                 if !seen.contains(&params) {
                     seen.push(params.clone());
                     found.push((rule, params));
@@ -51,7 +60,8 @@ impl TagPlan {
         keys: &KeySets,
         now: Timestamp,
     ) -> TagSet {
-        let mut names: BTreeSet<String> = path_names(facts.path).into_iter().collect();
+        let own = paths_of(facts.path, facts.headers);
+        let mut names: BTreeSet<String> = own.iter().map(|path| format!("path:{path}")).collect();
         if let Some(headers) = response_headers {
             for path in response::related_paths(headers, host, facts.path) {
                 names.extend(path_names(&path));
@@ -97,6 +107,29 @@ impl TagPlan {
         }
         (subjects, unknown)
     }
+}
+
+/// The method, and those that fields or the query put in its place for some backends.
+fn methods_of(parts: &Parts) -> Vec<Method> {
+    let fields = ["x-http-method-override", "x-http-method", "x-method-override"];
+    let in_fields =
+        fields.into_iter().flat_map(|name| parts.headers.get_all(name)).map(|v| v.as_bytes().to_vec());
+    let in_query =
+        query::values(parts.uri.query().unwrap_or_default(), "_method").into_iter().map(String::into_bytes);
+    let overriding = in_fields
+        .chain(in_query)
+        .filter_map(|name| Method::from_bytes(name.trim_ascii().to_ascii_uppercase().as_slice()).ok());
+    std::iter::once(parts.method.clone()).chain(overriding).collect()
+}
+
+/// All readings of the path, and of those that fields put in its place for some backends.
+fn paths_of(path: &str, headers: &HeaderMap) -> Vec<String> {
+    let mut paths = readings(path);
+    for line in ["x-original-url", "x-rewrite-url"].into_iter().flat_map(|name| headers.get_all(name)) {
+        let text = String::from_utf8_lossy(line.as_bytes());
+        paths.extend(readings(text.split(['?', '#']).next().unwrap_or_default().trim()));
+    }
+    paths
 }
 
 impl PurgeRule {

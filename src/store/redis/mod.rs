@@ -1,10 +1,39 @@
-//! Redis: link (pool, deadlines, breaker), tier (entries), log (purges).
+//! Redis: link (pool, deadlines, breaker), tier and writer (entries), log (purges).
+//!
+//! ```text
+//!  request path ── tier ── link ══ bb8 pool ═════╗
+//!  inserts ─queue─ writer ─ own connection ══════╣
+//!  sweeper, count ── scan ─ own connection ══════╬══ Redis
+//!  publish ─queue─ log ──── own connection ══════╣
+//!  others' events ─ follow  own connection ══════╝
+//! ```
 
+pub mod breaker;
+pub mod health;
 pub mod link;
 pub mod log;
+pub mod scan;
 pub mod tier;
+pub mod wire;
+pub mod writer;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+
+use ::redis::Value;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use self::link::{Connector, Dedicated, Link};
+use self::log::Log;
+use self::scan::Walk;
+use self::tier::{Names, RedisTier};
+use self::writer::{Writer, Writes};
+use super::{RedisHealth, StoreConfig};
+use crate::coherence::Coherence;
+use crate::metrics::Metrics;
+use crate::time::Clock;
 
 /// How to reach Redis and how long to wait for it.
 #[derive(Clone)]
@@ -23,7 +52,7 @@ pub struct RedisConfig {
     pub connect_timeout: Duration,
     /// Budget of an append to the purge log (default 2 s).
     pub append_timeout: Duration,
-    /// PEM file of the authority that signed Redis' certificate (`rediss://`), besides the system's.
+    /// PEM file of the authority that signed Redis' certificate (`rediss://`), instead of the system's.
     pub ca_file: Option<std::path::PathBuf>,
     /// Most writes under way or waiting, and their bytes; beyond them an entry stays in memory only.
     pub max_pending_writes: usize,
@@ -37,5 +66,128 @@ impl std::fmt::Debug for RedisConfig {
             .field("url", &self.shown)
             .field("prefix", &self.prefix)
             .finish_non_exhaustive()
+    }
+}
+
+/// Everything that talks to Redis.
+#[derive(Debug)]
+pub struct Redis {
+    /// Look-ups and the write queue.
+    pub tier: RedisTier,
+    /// The purge log.
+    pub log: Arc<Log>,
+    connector: Arc<Connector>,
+    /// Entries seen by the last whole walk of the sweeper, plus 1; 0 = none finished yet.
+    seen: AtomicU64,
+}
+
+/// What [`Redis::start`] needs besides the configuration.
+#[derive(Debug)]
+pub struct Surroundings<'a> {
+    /// Liveness, and where events go.
+    pub coherence: &'a Arc<Coherence>,
+    /// Time.
+    pub clock: &'a Clock,
+    /// Counters.
+    pub metrics: &'a Metrics,
+    /// Counts removed entries.
+    pub deletes: &'a Arc<AtomicU64>,
+    /// Where tasks are spawned.
+    pub tasks: &'a TaskTracker,
+    /// Ends them.
+    pub stop: &'a CancellationToken,
+}
+
+impl Redis {
+    /// Sets everything up and spawns its tasks. Redis need not be there.
+    pub fn start(config: &RedisConfig, store: &StoreConfig, around: &Surroundings<'_>) -> Redis {
+        let prefix = match store.namespace.as_str() {
+            "default" => config.prefix.clone(),
+            namespace => format!("{}:{namespace}", config.prefix),
+        };
+        let (coherence, clock, metrics) = (around.coherence, around.clock, around.metrics);
+        let connector = Arc::new(Connector::new(config));
+        let link = Arc::new(Link::new(config, Arc::clone(&connector)));
+        let names = Names::new(&prefix);
+        let (writes, queue) = Writes::new(config, metrics.clone());
+        let writer = Writer {
+            queue,
+            writes: writes.clone(),
+            names: names.clone(),
+            connector: Arc::clone(&connector),
+            link: Arc::clone(&link),
+            clock: clock.clone(),
+            metrics: metrics.clone(),
+            max_variants: store.max_variants,
+            deletes: Arc::clone(around.deletes),
+        };
+        let log = Arc::new(Log::new(log::Settings {
+            config,
+            prefix: &prefix,
+            secret: store.secret,
+            coherence,
+            connector: &connector,
+            clock,
+            metrics,
+        }));
+        let stop = || around.stop.clone();
+        around.tasks.spawn(writer.run(stop()));
+        around.tasks.spawn(Arc::clone(&log).follow(stop()));
+        around.tasks.spawn(Arc::clone(&log).append(stop()));
+        let (probed, stopped) = (Arc::clone(&link), stop());
+        around.tasks.spawn(async move { probed.probe(stopped).await });
+        let tier = RedisTier {
+            names,
+            link,
+            writes,
+            coherence: Arc::clone(coherence),
+            clock: clock.clone(),
+            metrics: metrics.clone(),
+            max_body: store.max_body,
+        };
+        Redis { tier, log, connector, seen: AtomicU64::new(0) }
+    }
+
+    /// Whether what lies in Redis may be judged: its log is in force here and is being followed.
+    pub fn may_judge(&self) -> bool {
+        self.tier.link.is_closed() && self.log.joined() && self.log.following()
+    }
+
+    /// A walk over our entries, on a connection of its own.
+    pub fn walk(&self) -> (Walk, Dedicated) {
+        (Walk::new(self.tier.names.clone()), Dedicated::new(Arc::clone(&self.connector)))
+    }
+
+    /// Remembers how many entries a whole walk has seen.
+    pub fn saw(&self, entries: u64) {
+        self.seen.store(entries.saturating_add(1), Ordering::Relaxed);
+    }
+
+    /// Asks Redis how it is, within the operation's deadline.
+    pub async fn health(&self) -> RedisHealth {
+        let mut health = RedisHealth::default();
+        let clock = &self.tier.clock;
+        let started = clock.elapsed();
+        if self.tier.link.command(&::redis::cmd("PING")).await.is_ok() {
+            let elapsed = clock.elapsed().saturating_sub(started);
+            health.connected = true;
+            health.response_ms = Some(elapsed.as_secs_f64() * 1000.0);
+            if let Ok(Value::BulkString(info)) = self.tier.link.command(&::redis::cmd("INFO")).await {
+                health::read_info(&mut health, &String::from_utf8_lossy(&info));
+            }
+        }
+        health.breaker = self.tier.link.breaker();
+        health.entries = self.seen.load(Ordering::Relaxed).checked_sub(1);
+        health.last_error = self.connector.last_error();
+        if !self.log.following() {
+            health.warnings.push(
+                "the purge log is not being followed: other instances' purges do not arrive".to_owned(),
+            );
+        }
+        let waiting = self.log.waiting();
+        if waiting > 0 {
+            health.warnings.push(format!("{waiting} purges wait to be appended to the log"));
+        }
+        health
     }
 }

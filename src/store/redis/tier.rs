@@ -1,1 +1,240 @@
-//! L2: entries as Redis strings.
+//! L2: entries as Redis strings, named `{prefix}:{route}:{64 hex digits}`.
+//!
+//! This is the reading side: on the request path, within its deadline, on shared connections. What is read is
+//! believed only after the codec, and used only after the liveness test; void values are reclaimed behind the
+//! request. The writing side is [`super::writer`].
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::HeaderMap;
+use redis::{Cmd, RedisResult, Value};
+
+use super::link::{Failure, Link, pipe};
+use super::writer::Writes;
+use crate::coherence::Coherence;
+use crate::metrics::{Metrics, StoreOp, StoreResult, StoreTier};
+use crate::policy::key::CacheKey;
+use crate::semantics::vary::Selecting;
+use crate::store::codec::{self, MAX_OVERHEAD, Undecodable};
+use crate::store::entry::{Entry, Slot};
+use crate::store::memory::Choice;
+use crate::store::{Absent, Lookup, Tier};
+use crate::time::Clock;
+
+/// Values from this size on are decoded away from the threads that serve requests: that takes milliseconds.
+pub const HEAVY: usize = 256 * 1024;
+/// The tier's reading side.
+#[derive(Debug)]
+pub struct RedisTier {
+    /// How entries are named.
+    pub names: Names,
+    /// The request path's connections.
+    pub link: Arc<Link>,
+    /// The writing side.
+    pub writes: Writes,
+    /// Liveness.
+    pub coherence: Arc<Coherence>,
+    /// Time.
+    pub clock: Clock,
+    /// Counters.
+    pub metrics: Metrics,
+    /// Largest body, bytes.
+    pub max_body: u64,
+}
+
+/// How entries are named.
+#[derive(Debug, Clone)]
+pub struct Names {
+    prefix: Arc<str>,
+}
+
+impl Names {
+    /// Names under a prefix (namespace included).
+    pub fn new(prefix: &str) -> Names {
+        Names { prefix: Arc::from(prefix) }
+    }
+
+    /// `{prefix}:{route}:{64 hex digits}`
+    pub fn of(&self, route: &str, key: &CacheKey) -> String {
+        // The stand-in for traffic without a route is written as a word.
+        let route = if route == "-" { "rfc" } else { route };
+        format!("{}:{route}:{}", self.prefix, key.hex())
+    }
+
+    /// Whether a name is one of our entries' (other namespaces and the log share the prefix).
+    pub fn is_ours(&self, name: &[u8]) -> bool {
+        let Some(rest) = name.strip_prefix(self.prefix.as_bytes()).and_then(|r| r.strip_prefix(b":")) else {
+            return false;
+        };
+        let mut parts = rest.split(|b| *b == b':');
+        let (route, digits) = (parts.next(), parts.next());
+        parts.next().is_none()
+            && route.is_some_and(|r| !r.is_empty())
+            && digits.is_some_and(|d| d.len() == 64 && d.iter().all(u8::is_ascii_hexdigit))
+    }
+
+    /// The pattern that `SCAN` narrows by.
+    pub fn pattern(&self) -> String {
+        let mut pattern = String::with_capacity(self.prefix.len() + 2);
+        for c in self.prefix.chars() {
+            if matches!(c, '*' | '?' | '[' | ']' | '\\') {
+                pattern.push('\\');
+            }
+            pattern.push(c);
+        }
+        pattern + ":*"
+    }
+}
+
+/// A decoded value and the checksum that tells it from its successors.
+type Stored = (Slot, [u8; 8]);
+
+impl RedisTier {
+    /// The answer for `request`, if Redis has one, within the deadline.
+    pub async fn lookup(&self, key: &CacheKey, route: &Arc<str>, request: &HeaderMap) -> Lookup {
+        let started = self.clock.elapsed();
+        let (lookup, result) = match self.find(key, route, request).await {
+            Ok(lookup) => {
+                let result = match &lookup {
+                    Lookup::Found(..) => StoreResult::Ok,
+                    Lookup::Voided(..) | Lookup::Absent(Absent::Void(_)) => StoreResult::Void,
+                    Lookup::Absent(Absent::Corrupt) => StoreResult::Corrupt,
+                    Lookup::Absent(_) => StoreResult::Absent,
+                };
+                (lookup, result)
+            }
+            Err(failure) => (Lookup::Absent(Absent::StoreUnavailable), result_of(&failure)),
+        };
+        let elapsed = self.clock.elapsed().saturating_sub(started);
+        self.metrics.store(StoreTier::Redis, StoreOp::Get, result, elapsed);
+        lookup
+    }
+
+    async fn find(&self, key: &CacheKey, route: &Arc<str>, request: &HeaderMap) -> Result<Lookup, Failure> {
+        let name = self.names.of(route, key);
+        let reply = match self.link.command(&self.read(&name)).await {
+            Ok(reply) => Ok(reply),
+            // A value of another type under our name: nothing that a rewrite would not heal.
+            Err(Failure::Failed(error)) if error.code() == Some("WRONGTYPE") => Err(error),
+            Err(failure) => return Err(failure),
+        };
+        let index = match self.slot(reply, key, route).await {
+            Ok(None) => return Ok(Lookup::Absent(Absent::NotStored)),
+            Err(_) => return Ok(Lookup::Absent(Absent::Corrupt)),
+            Ok(Some((Slot::Index(index), _))) => index,
+            Ok(Some((Slot::Entry(entry), checksum))) => {
+                let mut choice = Choice::new(Absent::NotStored);
+                self.offer(&mut choice, &name, entry, checksum, request);
+                return Ok(choice.done(Tier::Redis));
+            }
+        };
+        let mut choice = Choice::new(Absent::NoVariant);
+        let variants: Vec<_> =
+            index.fields.iter().map(|f| key.variant(&Selecting::from_request(f, request))).collect();
+        let names: Vec<_> = variants.iter().map(|v| self.names.of(route, v)).collect();
+        let mut pipeline = pipe();
+        for name in &names {
+            pipeline.add_command(self.read(name));
+        }
+        for (name, reply) in names.iter().zip(self.link.pipeline(&pipeline).await?) {
+            if let Ok(Some((Slot::Entry(entry), checksum))) = self.slot(reply, key, route).await {
+                self.offer(&mut choice, name, entry, checksum, request);
+            }
+        }
+        Ok(choice.done(Tier::Redis))
+    }
+
+    /// Reads a whole value, but never more than one can be: a larger one fails its checksum.
+    fn read(&self, name: &str) -> Cmd {
+        let mut command = redis::cmd("GETRANGE");
+        command.arg(name).arg(0).arg(self.max_body.saturating_add(MAX_OVERHEAD));
+        command
+    }
+
+    async fn slot(
+        &self,
+        reply: RedisResult<Value>,
+        key: &CacheKey,
+        route: &Arc<str>,
+    ) -> Result<Option<Stored>, Undecodable> {
+        let value = match reply {
+            Ok(Value::BulkString(value)) if value.is_empty() => return Ok(None),
+            Ok(Value::BulkString(value)) => Bytes::from(value),
+            Ok(Value::Nil) => return Ok(None),
+            _ => return Err(Undecodable::Foreign),
+        };
+        let checksum = codec::read_head(&value)?.checksum;
+        let slot = if value.len() < HEAVY {
+            codec::decode(value, key, route, self.max_body)
+        } else {
+            let (key, route, max_body) = (*key, Arc::clone(route), self.max_body);
+            tokio::task::spawn_blocking(move || codec::decode(value, &key, &route, max_body))
+                .await
+                .unwrap_or(Err(Undecodable::Malformed))
+        };
+        slot.map(|slot| Some((slot, checksum)))
+    }
+
+    fn offer(
+        &self,
+        choice: &mut Choice,
+        name: &str,
+        entry: Arc<Entry>,
+        checksum: [u8; 8],
+        request: &HeaderMap,
+    ) {
+        let rules = entry.stamp.rules;
+        // An entry of other rules is absent here, but another instance may live by them (a rolling deployment).
+        if !choice.offer(entry, request, &self.coherence, self.clock.now())
+            && rules == self.coherence.view().rules
+        {
+            self.writes.reclaim(name, checksum);
+        }
+    }
+}
+
+/// How the metrics call a failure.
+pub fn result_of(failure: &Failure) -> StoreResult {
+    match failure {
+        Failure::Skipped => StoreResult::Skipped,
+        Failure::Late => StoreResult::Timeout,
+        Failure::Failed(_) => StoreResult::Error,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_show_the_route_and_nothing_else() {
+        let names = Names::new("cache");
+        let key = CacheKey([0xab; 32]);
+        assert_eq!(names.of("summary", &key), format!("cache:summary:{}", "ab".repeat(32)));
+        assert_eq!(names.of("-", &key), format!("cache:rfc:{}", "ab".repeat(32)));
+    }
+
+    #[test]
+    fn only_our_own_names_are_ours() {
+        let names = Names::new("cache");
+        let hex = "ab".repeat(32);
+        assert!(names.is_ours(format!("cache:summary:{hex}").as_bytes()));
+        for other in [
+            "cache:log".to_owned(),
+            format!("cache:{hex}"),
+            format!("cache::{hex}"),
+            format!("cache:staging:summary:{hex}"),
+            format!("cache:summary:{hex}0"),
+            format!("other:summary:{hex}"),
+            format!("cache:summary:{}", "zz".repeat(32)),
+        ] {
+            assert!(!names.is_ours(other.as_bytes()), "{other}");
+        }
+    }
+
+    #[test]
+    fn a_prefix_is_no_pattern() {
+        assert_eq!(Names::new("a*[b]").pattern(), "a\\*\\[b\\]:*");
+    }
+}

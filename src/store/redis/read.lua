@@ -1,0 +1,2 @@
+-- The log's state: { epoch, secret, end, floor }.
+return log_state() or no_run_id

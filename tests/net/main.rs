@@ -1,0 +1,12 @@
+//! The network layer alone: listener → a handler that passes everything → upstream pool, between raw TCP peers.
+
+#![allow(missing_docs)]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "in tests a failure is a panic")]
+
+mod bodies;
+mod limits;
+mod reuse;
+mod stress;
+mod support;
+mod tls;
+mod upgrades;

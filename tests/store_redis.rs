@@ -1,0 +1,693 @@
+//! The store on a real redis-server: two instances on one log, and every way Redis can go wrong.
+//!
+//! Each test starts a server of its own on a free port. There is no skipping: without redis-server they fail.
+
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use redis::aio::MultiplexedConnection;
+use weir::coherence::{Event, Stamp, Void};
+use weir::metrics::Metrics;
+use weir::policy::key::CacheKey;
+use weir::policy::tags::Tag;
+use weir::semantics::stored::{Lifetimes, StoredResponse};
+use weir::semantics::vary::Selecting;
+use weir::store::redis::RedisConfig;
+use weir::store::{Absent, Entry, Lookup, Store, StoreConfig, Tier};
+use weir::time::Clock;
+
+const RULES: u64 = 7;
+const ROUTE: &str = "summary";
+
+/// A redis-server that can be killed, frozen and started again on the same port.
+struct Server {
+    port: u16,
+    args: Vec<String>,
+    dir: tempfile::TempDir,
+    child: Child,
+}
+
+impl Server {
+    async fn start(args: &[&str]) -> Server {
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let args: Vec<String> = args.iter().map(|a| (*a).to_owned()).collect();
+        let dir = tempfile::tempdir().unwrap();
+        let child = spawn(port, &args, dir.path());
+        let server = Server { port, args, dir, child };
+        server.wait_up().await;
+        server
+    }
+
+    async fn wait_up(&self) {
+        eventually("redis-server listens", async || {
+            tokio::net::TcpStream::connect(("127.0.0.1", self.port)).await.is_ok()
+        })
+        .await;
+    }
+
+    fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    async fn restart(&mut self) {
+        self.child = spawn(self.port, &self.args, self.dir.path());
+        self.wait_up().await;
+    }
+
+    fn signal(&self, name: &str) {
+        let done = Command::new("kill").arg(format!("-{name}")).arg(self.child.id().to_string()).status();
+        assert!(done.unwrap().success());
+    }
+
+    async fn connection(&self) -> MultiplexedConnection {
+        let client = redis::Client::open(format!("redis://127.0.0.1:{}/1", self.port)).unwrap();
+        client.get_multiplexed_async_connection().await.unwrap()
+    }
+
+    fn config(&self) -> StoreConfig {
+        let url = format!("redis://127.0.0.1:{}/1", self.port);
+        config(&url)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn spawn(port: u16, args: &[String], dir: &std::path::Path) -> Child {
+    Command::new("redis-server")
+        .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
+        .args(args)
+        .current_dir(dir)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("these tests need redis-server on the PATH (Debian: apt-get install redis-server)")
+}
+
+fn config(url: &str) -> StoreConfig {
+    StoreConfig {
+        namespace: "default".into(),
+        memory_bytes: 16 << 20,
+        max_body: 1 << 20,
+        max_variants: 2,
+        mark_slots: 1 << 12,
+        secret: None,
+        redis: Some(RedisConfig {
+            url: url.into(),
+            shown: "redis://test".into(),
+            prefix: "cache".into(),
+            pool: 2,
+            timeout: Duration::from_millis(50),
+            connect_timeout: Duration::from_millis(200),
+            append_timeout: Duration::from_millis(400),
+            ca_file: None,
+            max_pending_writes: 1024,
+            max_pending_bytes: 64 << 20,
+        }),
+    }
+}
+
+async fn open(config: StoreConfig) -> Arc<Store> {
+    Store::open(config, RULES, Clock::system(), Metrics::new(&["-"])).await
+}
+
+/// Polls until it holds; ten seconds are a failure.
+async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !holds().await {
+        assert!(Instant::now() < deadline, "not within ten seconds: {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+fn key(n: u8) -> CacheKey {
+    CacheKey([n; 32])
+}
+
+fn tag(store: &Store, name: &str) -> Tag {
+    Tag::of(&store.coherence().view().secret, name)
+}
+
+fn entry(store: &Store, n: u8, body: &str) -> Entry {
+    let now = Clock::system().now();
+    Entry {
+        key: key(n),
+        route: Arc::from(ROUTE),
+        stamp: store.coherence().sample(),
+        tags: Box::new([tag(store, "session:a")]),
+        response: StoredResponse {
+            status: StatusCode::OK,
+            headers: HeaderMap::new(),
+            body: body.to_owned().into(),
+            request_time: now,
+            response_time: now,
+            initial_age: Duration::ZERO,
+            lifetimes: Lifetimes { fresh: Duration::from_secs(300), ..Lifetimes::default() },
+            selecting: Selecting::default(),
+        },
+        last_live: Default::default(),
+    }
+}
+
+async fn look(store: &Store, n: u8) -> Lookup {
+    store.lookup(&key(n), ROUTE, &HeaderMap::new()).await
+}
+
+fn body(lookup: &Lookup) -> Option<(String, Tier)> {
+    match lookup {
+        Lookup::Found(e, tier) => Some((String::from_utf8_lossy(&e.response.body).into_owned(), *tier)),
+        _ => None,
+    }
+}
+
+async fn found(store: &Store, n: u8) -> Option<(String, Tier)> {
+    body(&look(store, n).await)
+}
+
+fn hit(text: &str, tier: Tier) -> Option<(String, Tier)> {
+    Some((text.to_owned(), tier))
+}
+
+fn purge(store: &Store, name: &str) -> Event {
+    Event { tags: vec![tag(store, name)], rules: RULES, ..Event::default() }
+}
+
+/// Waits until the other instance's Redis answers for an entry.
+async fn arrives(store: &Store, n: u8, text: &str) {
+    eventually("an entry arrives through Redis", async || found(store, n).await.is_some_and(|f| f.0 == text))
+        .await;
+}
+
+async fn applied(store: &Store, other: &Store) {
+    eventually("the other instance's purge arrives", async || {
+        store.coherence().sample() == other.coherence().sample()
+    })
+    .await;
+}
+
+async fn exists(server: &Server, n: u8) -> bool {
+    let name = format!("cache:{ROUTE}:{}", key(n).hex());
+    let n: u32 = redis::cmd("EXISTS").arg(name).query_async(&mut server.connection().await).await.unwrap();
+    n == 1
+}
+
+#[tokio::test]
+async fn two_instances_share_entries_and_follow_each_others_purges() {
+    let server = Server::start(&[]).await;
+    let (a, b) = (open(server.config()).await, open(server.config()).await);
+    assert_eq!(a.coherence().view().epoch, b.coherence().view().epoch);
+    assert_eq!(a.coherence().view().secret, b.coherence().view().secret);
+
+    a.insert(entry(&a, 1, "one"));
+    assert_eq!(found(&a, 1).await, hit("one", Tier::Memory));
+    arrives(&b, 1, "one").await;
+    assert_eq!(found(&b, 1).await, hit("one", Tier::Memory), "promoted");
+
+    let purged = b.publish(purge(&b, "session:a")).await;
+    assert!(!purged.owed && purged.seq > 0);
+    assert!(found(&b, 1).await.is_none(), "the publisher applies before it answers");
+    applied(&a, &b).await;
+    assert!(found(&a, 1).await.is_none());
+
+    a.publish(Event { names: vec!["session:b".into()], ..Event::default() }).await;
+    b.publish(purge(&b, "session:c")).await;
+    applied(&a, &b).await;
+    assert_eq!(a.coherence().view().floor.load(Ordering::SeqCst), 0, "nobody saw a gap");
+    a.close(Duration::from_secs(5)).await;
+}
+
+#[tokio::test]
+async fn many_publishers_on_both_sides_leave_no_gap() {
+    let server = Server::start(&[]).await;
+    let (a, b) = (open(server.config()).await, open(server.config()).await);
+    let mut tasks = tokio::task::JoinSet::new();
+    for n in 0..200 {
+        let store = if n % 2 == 0 { Arc::clone(&a) } else { Arc::clone(&b) };
+        tasks.spawn(async move {
+            let purged = store.publish(purge(&store, &format!("session:{n}"))).await;
+            assert!(!purged.owed);
+            assert!(store.coherence().sample().seq >= purged.seq);
+            purged.seq
+        });
+    }
+    let mut seqs = tasks.join_all().await;
+    seqs.sort_unstable();
+    assert_eq!(seqs, (1..=200).collect::<Vec<u64>>());
+    applied(&a, &b).await;
+    for store in [&a, &b] {
+        assert_eq!(store.coherence().view().floor.load(Ordering::SeqCst), 0);
+    }
+}
+
+#[tokio::test]
+async fn a_late_fill_is_served_by_neither_tier_nor_instance() {
+    let server = Server::start(&[]).await;
+    let (a, b) = (open(server.config()).await, open(server.config()).await);
+    // The fetch begins at A; B purges while it is under way.
+    let late = entry(&a, 1, "old");
+    b.publish(purge(&b, "session:a")).await;
+    // A has not heard of it yet, perhaps, and stores; Redis may get the old answer.
+    a.insert(late);
+    applied(&a, &b).await;
+    for store in [&a, &b] {
+        assert!(found(store, 1).await.is_none());
+        assert!(store.lookup_memory(&key(1), &HeaderMap::new()).is_none());
+    }
+    // And once it has heard, it is not stored at all.
+    let sets = a.stats().sets;
+    let stamp = Stamp { seq: 0, ..a.coherence().sample() };
+    let again = a.insert(Entry { stamp, ..entry(&a, 2, "old") });
+    assert_eq!(&*again.response.body, b"old", "it still answers its own request");
+    assert_eq!(a.stats().sets, sets);
+    // What begins after the purge is stored and shared.
+    a.insert(entry(&a, 1, "new"));
+    arrives(&b, 1, "new").await;
+}
+
+#[tokio::test]
+async fn promotion_keeps_the_age() {
+    let server = Server::start(&[]).await;
+    let (a, b) = (open(server.config()).await, open(server.config()).await);
+    let mut old = entry(&a, 1, "one");
+    old.response.initial_age = Duration::from_secs(100);
+    old.response.response_time.0 -= 50_000;
+    a.insert(old);
+    arrives(&b, 1, "one").await;
+    for _ in 0..2 {
+        let Lookup::Found(e, _) = look(&b, 1).await else { panic!("not found") };
+        let age = e.response.current_age(Clock::system().now());
+        assert!((150..160).contains(&age.as_secs()), "{age:?}");
+    }
+    let name = format!("cache:{ROUTE}:{}", key(1).hex());
+    let ttl: i64 = redis::cmd("PTTL").arg(name).query_async(&mut server.connection().await).await.unwrap();
+    assert!((140_000..=150_000).contains(&ttl), "gone when its windows are: {ttl}");
+}
+
+fn variant(store: &Store, accept: &'static str) -> Entry {
+    let mut e = entry(store, 1, accept);
+    e.response.selecting =
+        Selecting(vec![(HeaderName::from_static("accept"), Some(HeaderValue::from_static(accept)))]);
+    e
+}
+
+async fn look_as(store: &Store, accept: &'static str) -> Lookup {
+    let request = [(http::header::ACCEPT, HeaderValue::from_static(accept))].into_iter().collect();
+    store.lookup(&key(1), ROUTE, &request).await
+}
+
+#[tokio::test]
+async fn variants_travel_through_redis_and_stay_bounded() {
+    let server = Server::start(&[]).await;
+    let (a, b) = (open(server.config()).await, open(server.config()).await);
+    for accept in ["a", "b"] {
+        a.insert(variant(&a, accept));
+    }
+    for accept in ["a", "b"] {
+        eventually("a variant arrives", async || body(&look_as(&b, accept).await).is_some()).await;
+        assert_eq!(body(&look_as(&b, accept).await).unwrap().0, accept);
+    }
+    assert!(matches!(look_as(&b, "c").await, Lookup::Absent(Absent::NoVariant)));
+    // A third one, from the other instance, displaces the oldest everywhere.
+    b.insert(variant(&b, "c"));
+    let names = async || -> usize {
+        let keys: Vec<String> =
+            redis::cmd("KEYS").arg("cache:*:*").query_async(&mut server.connection().await).await.unwrap();
+        keys.len()
+    };
+    eventually("index and two variants", async || {
+        names().await == 3 && body(&look_as(&b, "c").await).is_some()
+    })
+    .await;
+    let fresh = open(server.config()).await;
+    assert!(matches!(look_as(&fresh, "a").await, Lookup::Absent(Absent::NoVariant)));
+    assert_eq!(body(&look_as(&fresh, "c").await), hit("c", Tier::Redis));
+    b.remove(&key(1), ROUTE).await;
+    assert_eq!(names().await, 0);
+    assert!(body(&look_as(&b, "c").await).is_none());
+}
+
+#[tokio::test]
+async fn a_restarted_instance_finds_what_redis_kept_and_nothing_purged() {
+    let server = Server::start(&[]).await;
+    let a = open(server.config()).await;
+    a.insert(Entry { tags: Box::new([tag(&a, "session:b")]), ..entry(&a, 1, "kept") });
+    a.insert(entry(&a, 2, "purged"));
+    eventually("both are written", async || exists(&server, 1).await && exists(&server, 2).await).await;
+    a.publish(purge(&a, "session:a")).await;
+    a.close(Duration::from_secs(5)).await;
+    let b = open(server.config()).await;
+    assert_eq!(found(&b, 1).await, hit("kept", Tier::Redis));
+    assert!(matches!(look(&b, 2).await, Lookup::Absent(Absent::Void(Void::Purged))));
+    eventually("the void one is reclaimed", async || !exists(&server, 2).await).await;
+}
+
+#[tokio::test]
+async fn a_killed_redis_breaks_no_request_and_comes_back_as_a_new_epoch() {
+    let mut server = Server::start(&[]).await;
+    let store = open(server.config()).await;
+    let epoch = store.coherence().view().epoch;
+    let secret = store.coherence().view().secret;
+    store.insert(entry(&store, 1, "one"));
+    server.kill();
+    assert_eq!(found(&store, 1).await, hit("one", Tier::Memory), "alone, memory serves on");
+    for n in 2..30 {
+        let started = Instant::now();
+        assert!(matches!(look(&store, n).await, Lookup::Absent(Absent::StoreUnavailable)));
+        assert!(started.elapsed() < Duration::from_millis(500), "{:?}", started.elapsed());
+        store.insert(entry(&store, n, "more"));
+    }
+    assert_ne!(store.redis_health().await.unwrap().breaker, "closed");
+    server.restart().await;
+    let up = Instant::now();
+    eventually("caching is back", async || {
+        store.insert(entry(&store, 99, "back"));
+        exists(&server, 99).await
+    })
+    .await;
+    assert!(up.elapsed() < Duration::from_secs(4), "{:?}", up.elapsed());
+    assert_ne!(store.coherence().view().epoch, epoch, "events may have been lost with the old one");
+    assert_eq!(store.coherence().view().secret, secret, "keys stay what they are");
+    assert!(found(&store, 1).await.is_none());
+    assert_eq!(store.redis_health().await.unwrap().breaker, "closed");
+}
+
+#[tokio::test]
+async fn a_frozen_redis_costs_its_deadline_and_no_more() {
+    let server = Server::start(&[]).await;
+    let store = open(server.config()).await;
+    store.insert(entry(&store, 1, "one"));
+    server.signal("STOP");
+    let started = Instant::now();
+    for n in 2..40 {
+        assert!(matches!(look(&store, n).await, Lookup::Absent(Absent::StoreUnavailable)));
+    }
+    assert!(started.elapsed() < Duration::from_millis(1000), "{:?}", started.elapsed());
+    let purged = store.publish(purge(&store, "session:a")).await;
+    assert!(purged.owed);
+    assert!(found(&store, 1).await.is_none(), "applied here at once");
+    let owed = Instant::now();
+    assert!(store.publish(purge(&store, "session:a")).await.owed);
+    assert!(
+        owed.elapsed() < Duration::from_millis(300),
+        "the budget is not spent twice: {:?}",
+        owed.elapsed()
+    );
+    server.signal("CONT");
+    eventually("the debt is paid", async || store.coherence().owed() == 0).await;
+    eventually("caching is back", async || {
+        store.insert(entry(&store, 5, "back"));
+        exists(&server, 5).await && found(&store, 5).await.is_some()
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_owed_purge_reaches_the_other_instance_later() {
+    let server = Server::start(&[]).await;
+    let (a, b) = (open(server.config()).await, open(server.config()).await);
+    a.insert(entry(&a, 1, "old"));
+    arrives(&b, 1, "old").await;
+    server.signal("STOP");
+    assert!(a.publish(purge(&a, "session:a")).await.owed);
+    let unstorable = a.insert(entry(&a, 2, "unstorable"));
+    assert_eq!(&*unstorable.response.body, b"unstorable");
+    assert!(a.lookup_memory(&key(2), &HeaderMap::new()).is_none());
+    server.signal("CONT");
+    eventually("B hears of it", async || b.coherence().sample().seq >= 1).await;
+    assert!(found(&b, 1).await.is_none());
+    eventually("A may store again", async || {
+        a.insert(entry(&a, 3, "new"));
+        found(&a, 3).await.is_some()
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_flushed_redis_is_a_new_epoch() {
+    let server = Server::start(&[]).await;
+    let (a, b) = (open(server.config()).await, open(server.config()).await);
+    let epoch = a.coherence().view().epoch;
+    a.publish(purge(&a, "session:z")).await;
+    a.insert(entry(&a, 1, "one"));
+    arrives(&b, 1, "one").await;
+    let () = redis::cmd("FLUSHALL").query_async(&mut server.connection().await).await.unwrap();
+    for store in [&a, &b] {
+        eventually("a new epoch", async || store.coherence().view().epoch != epoch).await;
+        assert!(found(store, 1).await.is_none());
+    }
+    // Purges and entries go on as before.
+    b.insert(entry(&b, 2, "two"));
+    arrives(&a, 2, "two").await;
+    assert!(!b.publish(purge(&b, "session:a")).await.owed);
+    applied(&a, &b).await;
+    assert!(found(&a, 2).await.is_none());
+}
+
+#[tokio::test]
+async fn a_purge_right_after_a_flush_is_not_taken_for_the_old_logs() {
+    let server = Server::start(&[]).await;
+    let (a, b) = (open(server.config()).await, open(server.config()).await);
+    a.insert(entry(&a, 1, "one"));
+    arrives(&b, 1, "one").await;
+    let () = redis::cmd("FLUSHALL").query_async(&mut server.connection().await).await.unwrap();
+    for _ in 0..5 {
+        assert!(!a.publish(purge(&a, "session:other")).await.owed);
+    }
+    applied(&b, &a).await;
+    assert!(found(&a, 1).await.is_none() && found(&b, 1).await.is_none());
+}
+
+#[tokio::test]
+async fn garbage_is_a_miss_and_heals() {
+    let server = Server::start(&[]).await;
+    let store = open(StoreConfig { memory_bytes: 0, ..server.config() }).await;
+    let mut connection = server.connection().await;
+    let name = |n: u8| format!("cache:{ROUTE}:{}", key(n).hex());
+    let () = redis::cmd("SET").arg(name(1)).arg("garbage").query_async(&mut connection).await.unwrap();
+    let () = redis::cmd("LPUSH").arg(name(2)).arg("x").query_async(&mut connection).await.unwrap();
+    let () =
+        redis::cmd("SET").arg(name(3)).arg(vec![0u8; 5 << 20]).query_async(&mut connection).await.unwrap();
+    for n in 1..=3 {
+        assert!(matches!(look(&store, n).await, Lookup::Absent(Absent::Corrupt)), "{n}");
+        store.insert(entry(&store, n, "healed"));
+        arrives(&store, n, "healed").await;
+    }
+    // Another key's value under this name.
+    let () = redis::cmd("COPY").arg(name(1)).arg(name(4)).query_async(&mut connection).await.unwrap();
+    assert!(matches!(look(&store, 4).await, Lookup::Absent(Absent::Corrupt)));
+    assert_eq!(store.redis_health().await.unwrap().breaker, "closed", "Redis itself is well");
+}
+
+#[tokio::test]
+async fn a_garbled_log_is_a_new_epoch() {
+    let server = Server::start(&[]).await;
+    let (a, b) = (open(server.config()).await, open(server.config()).await);
+    let commands: [&[&str]; 6] = [
+        &["SET", "cache:log", "garbage"],
+        &["SET", "{cache:log}:state", "garbage"],
+        &["HSET", "{cache:log}:state", "seq", "many"],
+        &["HDEL", "{cache:log}:state", "run_id"],
+        &["XADD", "cache:log", "*", "hello", "world"],
+        &["DEL", "{cache:log}:state"],
+    ];
+    for command in commands {
+        a.publish(purge(&a, "session:z")).await;
+        applied(&b, &a).await;
+        let epoch = a.coherence().view().epoch;
+        let mut garble = redis::cmd(command[0]);
+        for arg in &command[1..] {
+            garble.arg(*arg);
+        }
+        let _: redis::Value = garble.query_async(&mut server.connection().await).await.unwrap();
+        for store in [&a, &b] {
+            eventually("a new epoch", async || store.coherence().view().epoch != epoch).await;
+        }
+        assert!(!a.publish(purge(&a, "session:a")).await.owed, "{command:?}");
+        applied(&b, &a).await;
+    }
+}
+
+#[tokio::test]
+async fn a_trimmed_log_raises_the_floor() {
+    let server = Server::start(&[]).await;
+    let a = open(server.config()).await;
+    a.insert(entry(&a, 1, "old"));
+    eventually("it is written", async || exists(&server, 1).await).await;
+    for n in 0..5 {
+        a.publish(purge(&a, &format!("session:{n}"))).await;
+    }
+    a.insert(entry(&a, 2, "new"));
+    eventually("it is written", async || exists(&server, 2).await).await;
+    let mut connection = server.connection().await;
+    let _: u64 =
+        redis::cmd("XTRIM").arg("cache:log").arg("MAXLEN").arg(2).query_async(&mut connection).await.unwrap();
+    let b = open(server.config()).await;
+    assert_eq!(b.coherence().view().epoch, a.coherence().view().epoch);
+    assert!(matches!(look(&b, 1).await, Lookup::Absent(Absent::Void(Void::Floor))));
+    assert_eq!(found(&b, 2).await, hit("new", Tier::Redis));
+    let _: u64 =
+        redis::cmd("XTRIM").arg("cache:log").arg("MAXLEN").arg(0).query_async(&mut connection).await.unwrap();
+    let c = open(server.config()).await;
+    assert_eq!(c.coherence().sample(), a.coherence().sample());
+    assert_eq!(found(&c, 2).await, hit("new", Tier::Redis), "sampled at the end");
+}
+
+#[tokio::test]
+async fn a_wrong_password_and_no_server_are_not_errors() {
+    let server = Server::start(&["--requirepass", "right"]).await;
+    for url in [format!("redis://:hunter2@127.0.0.1:{}/1", server.port), "redis://127.0.0.1:1/1".to_owned()] {
+        let store = open(config(&url)).await;
+        for n in 1..10 {
+            assert!(matches!(look(&store, n).await, Lookup::Absent(_)));
+            store.insert(entry(&store, n, "memory"));
+            assert_eq!(found(&store, n).await, hit("memory", Tier::Memory));
+        }
+        assert!(store.publish(purge(&store, "session:a")).await.owed);
+        assert!(found(&store, 1).await.is_none());
+        let health = store.redis_health().await.unwrap();
+        assert!(!health.connected);
+        let shown = format!("{health:?} {store:?}");
+        assert!(health.last_error.is_some() && !shown.contains("hunter2"), "{shown}");
+    }
+    let store = open(config(&format!("redis://:right@127.0.0.1:{}/1", server.port))).await;
+    assert!(!store.publish(purge(&store, "session:a")).await.owed);
+}
+
+#[tokio::test]
+async fn a_late_start_of_redis_joins_and_pays_what_is_owed() {
+    let mut server = Server::start(&[]).await;
+    server.kill();
+    let store = open(server.config()).await;
+    store.insert(entry(&store, 1, "before"));
+    assert!(store.publish(purge(&store, "session:a")).await.owed);
+    server.restart().await;
+    eventually("joined and paid", async || {
+        store.coherence().owed() == 0 && store.redis_health().await.unwrap().warnings.is_empty()
+    })
+    .await;
+    store.insert(entry(&store, 2, "after"));
+    assert_eq!(found(&store, 2).await, hit("after", Tier::Memory));
+    eventually("it is written", async || exists(&server, 2).await).await;
+}
+
+#[tokio::test]
+async fn database_0_is_never_touched() {
+    let server = Server::start(&[]).await;
+    let store = open(config(&format!("redis://127.0.0.1:{}/0", server.port))).await;
+    store.insert(entry(&store, 1, "one"));
+    assert!(store.publish(purge(&store, "session:a")).await.owed);
+    assert!(store.redis_health().await.unwrap().last_error.unwrap().contains("database 0"));
+    let working = open(server.config()).await;
+    working.insert(entry(&working, 1, "one"));
+    eventually("it is written", async || exists(&server, 1).await).await;
+    let client = redis::Client::open(format!("redis://127.0.0.1:{}/0", server.port)).unwrap();
+    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    let size: u64 = redis::cmd("DBSIZE").query_async(&mut connection).await.unwrap();
+    assert_eq!(size, 0);
+}
+
+#[tokio::test]
+async fn a_full_redis_breaks_nothing() {
+    let server = Server::start(&["--maxmemory", "1mb", "--maxmemory-policy", "noeviction"]).await;
+    let store = open(server.config()).await;
+    for n in 1..10 {
+        store.insert(entry(&store, n, "x"));
+        assert_eq!(found(&store, n).await, hit("x", Tier::Memory));
+        assert!(found(&store, n + 100).await.is_none());
+    }
+    let health = store.redis_health().await.unwrap();
+    assert_eq!(health.breaker, "closed");
+    assert!(health.warnings.iter().any(|w| w.contains("noeviction")), "{health:?}");
+}
+
+#[tokio::test]
+async fn other_rules_and_other_secrets_void_instead_of_misreading() {
+    let server = Server::start(&[]).await;
+    let a = open(server.config()).await;
+    let other_rules = Store::open(server.config(), RULES + 1, Clock::system(), Metrics::new(&["-"])).await;
+    let other_secret = open(StoreConfig { secret: Some([9; 32]), ..server.config() }).await;
+    for other in [&other_rules, &other_secret] {
+        a.insert(entry(&a, 1, "one"));
+        eventually("it is written", async || exists(&server, 1).await).await;
+        let rules = other.coherence().sample().rules;
+        other.publish(Event { tags: vec![tag(other, "session:zzz")], rules, ..Event::default() }).await;
+        applied_seq(&a, other).await;
+        assert!(found(&a, 1).await.is_none(), "what that purge named cannot be known here");
+    }
+}
+
+async fn applied_seq(store: &Store, other: &Store) {
+    eventually("applied", async || store.coherence().sample().seq >= other.coherence().sample().seq).await;
+}
+
+#[tokio::test]
+async fn purges_are_counted_and_void_values_swept() {
+    let server = Server::start(&[]).await;
+    let store = open(server.config()).await;
+    for n in 1..=20 {
+        let name = if n <= 5 { "session:a" } else { "session:b" };
+        store.insert(Entry { tags: Box::new([tag(&store, name)]), ..entry(&store, n, "x") });
+    }
+    eventually("all are written", async || {
+        let mut all = true;
+        for n in 1..=20 {
+            all &= exists(&server, n).await;
+        }
+        all
+    })
+    .await;
+    let count = store.count(&[tag(&store, "session:a")], Duration::from_secs(5)).await;
+    assert_eq!((count.entries, count.complete), (5, true));
+    server.signal("STOP");
+    let part = store.count(&[tag(&store, "session:a")], Duration::from_millis(100)).await;
+    assert_eq!((part.entries, part.complete), (5, false), "what memory knows");
+    server.signal("CONT");
+    store.publish(purge(&store, "session:a")).await;
+    assert_eq!(store.count(&[tag(&store, "session:a")], Duration::from_secs(5)).await.entries, 0);
+    eventually("void values are swept", async || {
+        let mut none = true;
+        for n in 1..=5 {
+            none &= !exists(&server, n).await;
+        }
+        none
+    })
+    .await;
+    assert!(exists(&server, 6).await);
+    eventually("memory is swept", async || store.stats().memory_entries == 15).await;
+    eventually("counted", async || store.stats().deletes == 5).await;
+    eventually("walked", async || store.redis_health().await.unwrap().entries.is_some()).await;
+}
+
+#[tokio::test]
+async fn namespaces_keep_apart() {
+    let server = Server::start(&[]).await;
+    let a = open(server.config()).await;
+    let b = open(StoreConfig { namespace: "staging".into(), ..server.config() }).await;
+    a.insert(entry(&a, 1, "one"));
+    eventually("it is written", async || exists(&server, 1).await).await;
+    assert!(found(&b, 1).await.is_none());
+    a.publish(purge(&a, "session:a")).await;
+    assert_eq!(b.coherence().sample().seq, 0);
+    assert_ne!(a.coherence().view().epoch, b.coherence().view().epoch);
+}
+
+#[tokio::test]
+async fn closing_writes_what_waits() {
+    let server = Server::start(&[]).await;
+    let store = open(server.config()).await;
+    for n in 1..=50 {
+        store.insert(entry(&store, n, "x"));
+    }
+    store.close(Duration::from_secs(5)).await;
+    for n in 1..=50 {
+        assert!(exists(&server, n).await, "{n}");
+    }
+}
