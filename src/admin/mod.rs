@@ -39,6 +39,7 @@ use crate::store::Store;
 use crate::telemetry::AccessLog;
 use crate::time::Clock;
 use crate::upstream::Upstream;
+use crate::upstream::jwks::Refresher;
 pub use access::Token;
 pub use listener::serve;
 use reply::{Problem, json};
@@ -54,6 +55,8 @@ pub struct AdminState {
     pub policy: Arc<Policy>,
     /// Verification keys in force, for purges by subject.
     pub keys: Arc<arc_swap::ArcSwap<KeySets>>,
+    /// For key sets whose last refresh failed.
+    pub refresher: Refresher,
     /// Backend.
     pub upstream: Arc<Upstream>,
     /// For its count of dropped lines.

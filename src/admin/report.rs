@@ -1,5 +1,6 @@
 //! `/healthz`, `/stats` and `/metrics`: what other modules say about themselves, put together.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -17,11 +18,13 @@ use crate::store::RedisHealth;
 const REDIS_LIMIT: Duration = Duration::from_secs(1);
 
 impl AdminState {
-    /// `/healthz`. `status` is `ok`, `degraded` (Redis away, or not as it should be) or `draining`.
+    /// `/healthz`. `status` is `ok`, `degraded` (Redis away, or a key set that could not be refreshed) or `draining`.
     pub(super) async fn health(&self) -> Value {
         let redis = self.redis().await;
         let ready = self.ready.load(Ordering::Acquire);
-        let degraded = redis.as_ref().is_some_and(|redis| !redis.connected || redis.breaker == "open");
+        let stale_keys = self.refresher.failures();
+        let away = redis.as_ref().is_some_and(|redis| !redis.connected || redis.breaker == "open");
+        let degraded = away || !stale_keys.is_empty();
         let status = match (ready, degraded) {
             (false, _) => "draining",
             (true, true) => "degraded",
@@ -42,6 +45,10 @@ impl AdminState {
                 "idle": idle,
             },
             "memory": { "entries": stats.memory_entries, "bytes": stats.memory_bytes },
+            "keys": {
+                "sets": self.keys.load().0.len(),
+                "failures": stale_keys.into_iter().collect::<BTreeMap<_, _>>(),
+            },
         })
     }
 

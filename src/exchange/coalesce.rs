@@ -63,10 +63,10 @@ pub(crate) enum Seat {
 
 /// The leader's duty to end the flight.
 pub(crate) struct Lead {
-    board: Option<(Arc<Board>, CacheKey, Arc<Flight>)>,
+    /// Where others can join it; `None` = nobody can.
+    board: Option<(Arc<Board>, CacheKey)>,
+    flight: Arc<Flight>,
     landing: watch::Sender<Option<Landing>>,
-    /// Sampled before the fetch goes upstream.
-    pub(crate) stamp: Stamp,
 }
 
 /// All flights under way.
@@ -93,11 +93,10 @@ impl Board {
         {
             return Seat::Follow(Arc::clone(flight));
         }
-        let (landing, receiver) = watch::channel(None);
-        let stamp = coherence.sample();
-        let flight = Arc::new(Flight { stamp, tags: tags(), landing: receiver });
-        shard.insert(key, Arc::clone(&flight));
-        Seat::Lead(Lead { board: Some((Arc::clone(self), key, flight)), landing, stamp })
+        let mut lead = Lead::new(coherence.sample(), tags());
+        lead.board = Some((Arc::clone(self), key));
+        shard.insert(key, Arc::clone(&lead.flight));
+        Seat::Lead(lead)
     }
 
     /// Whether somebody is fetching this already.
@@ -113,15 +112,30 @@ impl Board {
 impl Lead {
     /// A fetch that nobody can join.
     pub(crate) fn alone(coherence: &Coherence) -> Lead {
-        Lead { board: None, landing: watch::channel(None).0, stamp: coherence.sample() }
+        Lead::new(coherence.sample(), Vec::new())
+    }
+
+    fn new(stamp: Stamp, tags: Vec<Tag>) -> Lead {
+        let (landing, receiver) = watch::channel(None);
+        Lead { board: None, flight: Arc::new(Flight { stamp, tags, landing: receiver }), landing }
+    }
+
+    /// Sampled before the fetch goes upstream.
+    pub(crate) fn stamp(&self) -> Stamp {
+        self.flight.stamp
+    }
+
+    /// The flight itself, for whoever wants to see it land.
+    pub(crate) fn flight(&self) -> Arc<Flight> {
+        Arc::clone(&self.flight)
     }
 
     /// Ends the flight. Later arrivals begin the next one.
     pub(crate) fn land(&mut self, landing: Landing) {
-        if let Some((board, key, flight)) = self.board.take() {
+        if let Some((board, key)) = self.board.take() {
             let mut shard = board.shard(&key).lock();
             // A voided flight may already have been replaced by its successor.
-            if shard.get(&key).is_some_and(|f| Arc::ptr_eq(f, &flight)) {
+            if shard.get(&key).is_some_and(|f| Arc::ptr_eq(f, &self.flight)) {
                 shard.remove(&key);
             }
         }

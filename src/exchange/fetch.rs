@@ -220,9 +220,11 @@ impl Fetch {
         Ok((spread(lifetimes, wanted.route.jitter, sent.response_time, &wanted.key), selecting))
     }
 
-    /// Reads the content to its end, for the store and for the client.
+    /// Reads the content to its end, for the store and for the client. What ends the content is passed on only
+    /// when the entry is stored: a client that knows the length sees its end there.
     async fn fill(mut self, mut body: Body, client: RelaySender, plan: Plan) {
         let mut copy = Copy::new(&self.exchange, self.wanted.route.max_body);
+        let mut last = None;
         loop {
             match body.frame().await {
                 Some(Ok(frame)) => {
@@ -231,6 +233,10 @@ impl Fetch {
                         && let Err(reason) = copy.push(data)
                     {
                         self.not_shareable(reason, true);
+                    }
+                    if body.is_end_stream() {
+                        last = Some(frame);
+                        break;
                     }
                     client.push(frame);
                     if !copy.filling() && !client.drained().await {
@@ -249,6 +255,9 @@ impl Fetch {
         }
         if let Some(content) = copy.finish() {
             self.store(content, plan);
+        }
+        if let Some(frame) = last {
+            client.push(frame);
         }
         client.finish(Ok(()));
     }
@@ -286,7 +295,7 @@ impl Fetch {
         Entry {
             key: wanted.key,
             route: Arc::clone(&wanted.route.name),
-            stamp: self.lead.stamp,
+            stamp: self.lead.stamp(),
             tags: tags.into(),
             response,
             last_live: AtomicU64::new(0),

@@ -174,9 +174,15 @@ impl Exchange {
         let detail = match need.detail {
             Some("disabled") => "disabled",
             _ if wanted.parts.method == Method::HEAD => "head",
-            _ if headers.contains_key(header::RANGE) => "range",
+            // What will not be stored is not fetched whole for the sake of a part.
+            _ if headers.contains_key(header::RANGE) && self.is_remembered(wanted) => "range",
             _ => return None,
         };
+        Some(self.pass_read(wanted, need, detail).await)
+    }
+
+    /// Sends a read on as it came.
+    async fn pass_read(self: &Arc<Self>, wanted: &Wanted, need: &Need, detail: &'static str) -> Answer {
         let inbound = Inbound {
             parts: wanted.parts.clone(),
             body: wanted.body.clone().map_or(Body::Empty, Body::full),
@@ -187,17 +193,21 @@ impl Exchange {
         if answer.outcome == Outcome::Pass {
             answer.outcome = Outcome::Miss;
         }
-        Some(answer)
+        answer
+    }
+
+    /// Whether this key's last response could not be shared.
+    fn is_remembered(&self, wanted: &Wanted) -> bool {
+        self.hit_for_miss.get(&wanted.key).is_some_and(|until| self.clock.elapsed() < until)
     }
 
     /// Whether waiting for others makes no sense for this request.
     fn goes_alone(&self, wanted: &Wanted, need: &Need) -> bool {
-        let remembered = self.hit_for_miss.get(&wanted.key).is_some_and(|until| self.clock.elapsed() < until);
-        remembered || need.insists || !wanted.route.coalesce || forbids_storing(wanted)
+        self.is_remembered(wanted) || need.insists || !wanted.route.coalesce || forbids_storing(wanted)
     }
 
     async fn lead(self: &Arc<Self>, wanted: Arc<Wanted>, need: Need, lead: Lead) -> Answer {
-        let held = need.held().cloned();
+        let (held, flight) = (need.held().cloned(), lead.flight());
         let fetch = Fetch {
             exchange: Arc::clone(self),
             wanted: Arc::clone(&wanted),
@@ -208,7 +218,16 @@ impl Exchange {
             Ok(Arrived::Streaming { head, body, stored, first_byte }) => {
                 let failed = matches!(head.status.as_u16(), 500 | 502 | 503 | 504);
                 let stand_in = held.filter(|_| failed).and_then(|entry| self.stand_in(&wanted, &entry));
-                stand_in.unwrap_or_else(|| streamed(&wanted, &need, head, body, stored)).after(first_byte)
+                if let Some(answer) = stand_in {
+                    return answer.after(first_byte);
+                }
+                if wanted.parts.headers.contains_key(header::RANGE) && head.status == StatusCode::OK {
+                    return self
+                        .lead_part(&wanted, &need, &flight, head, body, stored)
+                        .await
+                        .after(first_byte);
+                }
+                streamed(&wanted, &need, head, body, stored).after(first_byte)
             }
             Ok(Arrived::Validated { entry, stored, first_byte }) => {
                 let age = entry.response.current_age(self.clock.now());
@@ -226,6 +245,34 @@ impl Exchange {
                 .after(first_byte),
             Err(_) => Answer::failed(&LOST, need.forward),
         }
+    }
+
+    /// A part of what is being fetched whole: cut from the entry once it is stored. Where none comes of it, the
+    /// whole is an answer too (RFC 9110 §14.2), unless it is known to be large: then the part is asked for.
+    async fn lead_part(
+        self: &Arc<Self>,
+        wanted: &Wanted,
+        need: &Need,
+        flight: &Flight,
+        head: response::Parts,
+        body: Body,
+        stored: Result<(), &'static str>,
+    ) -> Answer {
+        if stored == Err("too-large") {
+            drop(body);
+            return self.pass_read(wanted, need, "range").await;
+        }
+        if stored.is_ok()
+            && let Landing::Stored(entry) = flight.landed().await
+        {
+            let age = entry.response.current_age(self.clock.now());
+            let (method, headers) = (&wanted.parts.method, &wanted.parts.headers);
+            let response = deliver(method, headers, &entry.response, age, &self.via);
+            let mut answer = Answer::forwarded(response, Outcome::Miss, need.forward, need.detail);
+            answer.status.stored = true;
+            return answer;
+        }
+        streamed(wanted, need, head, body, stored)
     }
 
     /// Waits for somebody else's fetch. `None` = look again.

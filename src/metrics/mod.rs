@@ -1,7 +1,7 @@
 //! Counters and histograms, kept as handles so that the request path never looks a label up.
 //!
-//! Everything a request touches lies in one flat table of atomics ([`slab`]), copied per shard so that
-//! threads do not fight over cache lines; a request ended is four relaxed additions. [`exposition`] turns the
+//! Everything a request touches lies in one flat table of atomics (`slab`), copied per shard so that
+//! threads do not fight over cache lines; a request ended is four relaxed additions. `exposition` turns the
 //! table into Prometheus text when somebody asks. Gauges describe other modules' state: whoever renders
 //! fills them in beforehand ([`Metrics::set_gauges`]).
 //!

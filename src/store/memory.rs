@@ -67,7 +67,7 @@ impl Hasher for KeyBits {
     }
 }
 
-/// What one entry is good for now.
+/// What may be done with an entry.
 enum Verdict {
     Usable,
     /// Void, but its ETag may be asked about.

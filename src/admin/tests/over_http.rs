@@ -117,6 +117,7 @@ impl Desk {
             metrics: metrics.clone(),
             policy: policy.clone(),
             keys: Arc::default(),
+            refresher: Default::default(),
             upstream: Arc::new(Upstream::new(upstream).unwrap()),
             access: AccessLog::default(),
             token: token.map(Token::new),
