@@ -24,7 +24,7 @@ FROM ${BASE}
 # Certificates for https:// backends, rediss:// and JWKS servers; nothing else is added.
 RUN apt-get update \
     && apt-get install -y --no-install-recommends ca-certificates \
-    && rm -rf /var/lib/apt/lists/* \
+    && rm -rf /var/lib/apt/lists/* /var/cache/apt/*.bin \
     && useradd --system --uid 10001 --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin weir \
     && mkdir /etc/weir
 

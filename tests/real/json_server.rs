@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::client::{Answer, Client, Served};
 use crate::machine::{Backend, Redis, Weir};
 use crate::report::{Reads, Report, say};
-use crate::workload::{Rng, Zipf};
+use crate::workload::{Rng, Zipf, assert_same_text, normal};
 use crate::{alone, amount, skipped};
 
 const CLIENTS: usize = 16;
@@ -186,9 +186,9 @@ impl Actor {
     async fn mutate(&mut self) {
         match self.rng.below(20) {
             0..8 => self.change_post().await,
-            8..13 => self.add_comment().await,
-            13..16 => self.move_comment().await,
-            16..18 => self.delete_comment().await,
+            8..14 => self.add_comment().await,
+            14..17 => self.move_comment().await,
+            17 => self.delete_comment().await,
             18 => self.add_post().await,
             _ => self.delete_post().await,
         }
@@ -307,7 +307,7 @@ struct Run {
     mutations: usize,
 }
 
-/// `steps` steps by 16 clients at once, 4 in a hundred of them mutations.
+/// `steps` steps by 16 clients at once, 1 in a hundred of them a mutation.
 async fn run(addr: SocketAddr, steps: usize) -> Run {
     let (ledger, zipf) = (Shared::default(), Arc::new(Zipf::new(POPULAR)));
     let tasks: Vec<_> = (0..CLIENTS as u64)
@@ -326,7 +326,7 @@ async fn run(addr: SocketAddr, steps: usize) -> Run {
             };
             tokio::spawn(async move {
                 for _ in 0..steps / CLIENTS {
-                    if actor.rng.percent(4) {
+                    if actor.rng.percent(1) {
                         actor.mutate().await;
                     } else {
                         let path = actor.path();
@@ -354,13 +354,13 @@ async fn no_read_is_older_than_an_acknowledged_mutation() {
     }
     let _alone = alone().await;
     let bare = Backend::start("json-server").await;
-    let without = run(bare.addr, amount(1_600, 16_000)).await;
+    let without = run(bare.addr, amount(3_000, 24_000)).await;
     drop(bare);
 
     let (backend, redis) = (Backend::start("json-server").await, Redis::start().await);
     let weir = Weir::start("json-server", &backend, &redis).await;
     let before = backend.requests_logged("GET /");
-    let with = run(weir.addr, amount(4_000, 40_000)).await;
+    let with = run(weir.addr, amount(3_000, 24_000)).await;
     let backend_reads = backend.requests_logged("GET /") - before;
     Report {
         name: "json-server 0.17",
@@ -382,10 +382,10 @@ async fn no_read_is_older_than_an_acknowledged_mutation() {
     let (mut through, mut direct) = (Client::new(weir.addr), Client::new(backend.addr));
     let mut held = 0;
     for path in &with.paths {
-        let (kept, truth) = (through.get(path).await, direct.get(path).await);
+        let (kept, truth) = (through.get(path).await, direct.get(&normal(path)).await);
         held += usize::from(kept.served() == Served::Hit);
         assert_eq!(kept.status, truth.status, "{path} ({})", kept.header("cache-status"));
-        assert_eq!(kept.text(), truth.text(), "{path} ({})", kept.header("cache-status"));
+        assert_same_text(&kept.text(), &truth.text(), &format!("{path} ({})", kept.header("cache-status")));
         for field in ["content-type", "x-total-count", "link"] {
             assert_eq!(kept.header(field), truth.header(field), "{path}: {field}");
         }
@@ -402,11 +402,12 @@ async fn the_rules_reach_what_they_name_and_no_more(weir: &Weir) {
         "/posts/101",
         "/posts/102",
         "/posts/101/comments",
-        "/comments?postId=102",
+        "/posts/102/comments",
         "/posts?_limit=3",
         "/users/5",
         "/posts/101?_embed=comments",
     ];
+    // (Lists asked for as /comments?… are left out: a mutation always purges its own URI with any query.)
     // A comment on 101 leaves the item, the other post's comments, the lists of posts and the user alone.
     let cases: [(&str, &str, Value, [bool; 7]); 3] = [
         (

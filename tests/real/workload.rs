@@ -62,6 +62,35 @@ pub(crate) fn shuffle<T>(items: &mut [T], rng: &mut Rng) {
     }
 }
 
+/// The path with its query as Weir forwards it: sorted by name, so that one question has one key. Backends write the
+/// query they were asked into links, so a direct request has to ask in the same words to be answered in them.
+pub(crate) fn normal(path: &str) -> String {
+    let Some((path, query)) = path.split_once('?') else { return path.to_owned() };
+    let mut pairs: Vec<&str> = query.split('&').collect();
+    pairs.sort_by_key(|pair| pair.split('=').next());
+    format!("{path}?{}", pairs.join("&"))
+}
+
+/// Fails where two texts begin to differ, and shows that place alone.
+#[track_caller]
+pub(crate) fn assert_same_text(left: &str, right: &str, why: &dyn std::fmt::Display) {
+    if left == right {
+        return;
+    }
+    let same = left.bytes().zip(right.bytes()).take_while(|(l, r)| l == r).count();
+    let around = |text: &str| {
+        let (from, to) = (same.saturating_sub(60), (same + 60).min(text.len()));
+        String::from_utf8_lossy(&text.as_bytes()[from.min(to)..to]).into_owned()
+    };
+    panic!("{why}: at byte {same}\n   one: …{}…\n other: …{}…", around(left), around(right));
+}
+
+#[test]
+fn a_query_is_sorted_by_name_alone() {
+    assert_eq!(normal("/x?b=1&a=2&b=0&a"), "/x?a=2&a&b=1&b=0");
+    assert_eq!(normal("/x"), "/x");
+}
+
 #[test]
 fn the_first_rank_is_the_most_frequent() {
     let (zipf, mut rng, mut counts) = (Zipf::new(10), Rng::new(1), [0usize; 10]);
