@@ -452,6 +452,24 @@ async fn a_flushed_redis_is_a_new_epoch() {
 }
 
 #[tokio::test]
+async fn a_restarted_redis_with_its_data_is_a_new_epoch() {
+    let mut server = Server::start(&["--appendonly", "yes", "--appendfsync", "always"]).await;
+    let store = open(server.config()).await;
+    store.insert(entry(&store, 1, "old"));
+    assert!(!store.publish(purge(&store, "session:z")).await.owed);
+    let epoch = store.coherence().view().epoch;
+    eventually("it is written", async || exists(&server, 1).await).await;
+    server.kill();
+    server.restart().await;
+    assert!(
+        exists(&server, 1).await,
+        "the server has kept its data, and for all anybody knows not all of it"
+    );
+    eventually("a new epoch", async || store.coherence().view().epoch != epoch).await;
+    assert!(found(&store, 1).await.is_none());
+}
+
+#[tokio::test]
 async fn a_purge_right_after_a_flush_is_not_taken_for_the_old_logs() {
     let server = Server::start(&[]).await;
     let (a, b) = (open(server.config()).await, open(server.config()).await);

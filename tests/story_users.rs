@@ -208,6 +208,22 @@ async fn private_needs_a_subject() {
     }
 }
 
+#[tokio::test]
+async fn private_is_not_kept_for_callers_who_are_nobody() {
+    let origin = Origin::start().await;
+    origin.counting_with("GET /me", |reply| reply.header("cache-control", "private"));
+    let weir = Weir::start(&origin, PER_HEADER).await;
+    for n in 1..=3 {
+        // The route has a subject and this caller has none: everybody who sends no credential would share the entry.
+        let answer = weir.get("/me").await;
+        assert_eq!(answer.assert_not_hit().text(), format!("answer {n}"));
+        assert!(!answer.cache().stored, "{answer:?}");
+    }
+    weir.get("/me").bearer("ann").await.assert_stored();
+    assert_eq!(weir.get("/me").bearer("ann").await.assert_hit().text(), "answer 4");
+    weir.get("/me").await.assert_not_hit();
+}
+
 const SECRET: &str = "a-shared-secret-of-more-than-32-bytes-for-hs256";
 
 const JWT: &str = r#"
@@ -349,6 +365,21 @@ async fn method_and_url_overrides_do_not_reach_the_backend_on_cached_routes() {
         .await;
     let seen = origin.last("/me");
     for name in ["x-http-method-override", "x-original-url", "x-rewrite-url"] {
+        assert_eq!(seen.header(name), None, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn overrides_do_not_slip_past_a_cached_route_either() {
+    let origin = greeter().await;
+    let weir = Weir::start(&origin, PER_HEADER).await;
+    // The foreign cookie makes it pass through; what it asks for is still said by its method and path alone.
+    let passing = weir.get("/me").bearer("ann").cookie("sid=1");
+    let answer = passing.header("x-http-method-override", "DELETE").header("x-original-url", "/admin").await;
+    assert!(!answer.hit() && !answer.cache().stored, "{answer:?}");
+    let seen = origin.last("/me");
+    assert_eq!(seen.header("cookie"), Some("sid=1"), "it passed as it came");
+    for name in ["x-http-method-override", "x-original-url"] {
         assert_eq!(seen.header(name), None, "{name}");
     }
 }
