@@ -431,6 +431,26 @@ async fn an_owed_purge_reaches_the_other_instance_later() {
 }
 
 #[tokio::test]
+async fn more_purges_than_can_wait_become_one_flush() {
+    let server = Server::start(&[]).await;
+    let (a, b) = (open(server.config()).await, open(server.config()).await);
+    a.insert(entry(&a, 1, "one"));
+    arrives(&b, 1, "one").await;
+    server.signal("STOP");
+    let mut crowd = tokio::task::JoinSet::new();
+    for _ in 0..5000 {
+        let store = Arc::clone(&a);
+        crowd.spawn(async move { store.publish(purge(&store, "session:z")).await.owed });
+    }
+    assert!(crowd.join_all().await.into_iter().all(|owed| owed));
+    assert!(found(&a, 1).await.is_none(), "which purges were given up is not known any more: all is void");
+    assert_eq!(found(&b, 1).await, hit("one", Tier::Memory), "nobody has told the other yet");
+    server.signal("CONT");
+    eventually("the other hears of it", async || found(&b, 1).await.is_none()).await;
+    eventually("the debt is paid", async || a.coherence().owed() == 0).await;
+}
+
+#[tokio::test]
 async fn a_flushed_redis_is_a_new_epoch() {
     let server = Server::start(&[]).await;
     let (a, b) = (open(server.config()).await, open(server.config()).await);

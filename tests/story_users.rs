@@ -354,6 +354,49 @@ async fn two_hosts_are_two_unless_the_route_says_any() {
 }
 
 #[tokio::test]
+async fn what_a_trusted_proxy_says_of_the_outside_is_part_of_the_key() {
+    let origin = Origin::start().await;
+    origin.on("GET /a", |seen| {
+        let told = |name| seen.header(name).unwrap_or("none").to_owned();
+        let told = ["x-forwarded-proto", "x-forwarded-host", "x-forwarded-prefix"].map(told);
+        Reply::text(format!("{told:?}, {}", seen.header("forwarded").unwrap_or("not forwarded")))
+    });
+    let route = "[[route]]\nname = \"a\"\nmatch = \"GET /a\"\nttl = \"5m\"";
+    let weir = Weir::start(&origin, &format!("[server]\ntrust_forwarded = true\n{route}")).await;
+    weir.get("/a").await.assert_stored();
+    let outsides = [
+        ("x-forwarded-host", "one.test"),
+        ("x-forwarded-host", "two.test"),
+        ("x-forwarded-proto", "https"),
+        ("x-forwarded-prefix", "/api"),
+    ];
+    for (name, value) in outsides {
+        // A backend builds links out of these.
+        let answer = weir.get("/a").header(name, value).await;
+        assert!(answer.assert_stored().text().contains(value), "{answer:?}");
+        assert_eq!(weir.get("/a").header(name, value).await.assert_hit().text(), answer.text());
+    }
+    // `Forwarded` says the same and is not keyed, so it goes no further.
+    let answer = weir.get("/a?2").header("forwarded", "host=three.test").await;
+    assert!(answer.assert_stored().text().ends_with("not forwarded"), "{answer:?}");
+}
+
+#[tokio::test]
+async fn a_read_with_a_body_that_is_not_keyed_passes_through() {
+    let origin = Origin::start().await;
+    origin.on("GET /search", |seen| Reply::text(String::from_utf8_lossy(&seen.body).into_owned()));
+    let route = "[[route]]\nname = \"search\"\nmatch = \"GET /search\"\nttl = \"5m\"";
+    let weir = Weir::start(&origin, route).await;
+    weir.get("/search").await.assert_stored();
+    for body in ["one", "two"] {
+        let answer = weir.get("/search").body(body).await;
+        assert_eq!(answer.assert_not_hit().text(), body);
+        assert!(!answer.cache().stored, "{answer:?}");
+    }
+    assert_eq!(weir.get("/search").await.assert_hit().text(), "");
+}
+
+#[tokio::test]
 async fn method_and_url_overrides_do_not_reach_the_backend_on_cached_routes() {
     let origin = greeter().await;
     let weir = Weir::start(&origin, PER_HEADER).await;
