@@ -596,3 +596,27 @@ async fn a_list_of_no_rows_carries_the_wildcard() {
     weir.put("/transactions/77").json(&json!({})).await;
     assert!(!cached(&weir, "/transactions?session_id=a").await, "tx:77 may be what the empty list now lacks");
 }
+
+/// A backend whose reads lag its writes: it acknowledges a PUT and goes on telling the old for a while.
+#[tokio::test]
+async fn a_settling_purge_keeps_what_a_lagging_backend_says_out_of_the_store() {
+    let origin = Origin::start().await;
+    let shown = std::sync::Arc::new(std::sync::Mutex::new("old"));
+    let tells = shown.clone();
+    origin.on("GET /items/1", move |_| Reply::text(*tells.lock().unwrap()));
+    origin.always("PUT /items/1", || Reply::status(204));
+    let weir = Weir::start(&origin, &format!("{ITEMS}\nsettle = \"2s\"")).await;
+    warm(&weir, &["/items/1"]).await;
+    weir.put("/items/1").await.assert_code(204);
+    for _ in 0..3 {
+        let answer = weir.get("/items/1").await;
+        assert_eq!(answer.assert_not_hit().text(), "old", "the backend's own word, and not kept");
+    }
+    *shown.lock().unwrap() = "new";
+    eventually("the new is kept", Duration::from_secs(20), || async {
+        let answer = weir.get("/items/1").await;
+        assert_eq!(answer.text(), "new");
+        answer.hit()
+    })
+    .await;
+}
