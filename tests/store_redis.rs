@@ -1,6 +1,7 @@
 //! The store on a real redis-server: two instances on one log, and every way Redis can go wrong.
 //!
 //! Each test starts a server of its own on a free port. There is no skipping: without redis-server they fail.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "in tests a failure is a panic")]
 
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;

@@ -7,7 +7,7 @@
 //!                   └─► mutate   forward ─► purge ─► deliver
 //! ```
 //!
-//! Every way returns an [`Answer`]; `handle` alone turns it into `Cache-Status`, metrics and an access line, so
+//! Every way returns an `Answer`; `handle` alone turns it into `Cache-Status`, metrics and an access line, so
 //! that all three tell the same story. No way returns an error: a failure is an answer too.
 
 mod answer;

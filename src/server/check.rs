@@ -146,7 +146,8 @@ mod tests {
 
     #[test]
     fn every_refusal_has_its_request() {
-        let cases: [(&[(&str, &str)], Option<Refusal>); 12] = [
+        type Fields = &'static [(&'static str, &'static str)];
+        let cases: [(Fields, Option<Refusal>); 12] = [
             (&[("host", "a.example")], None),
             (&[("host", "a.example:8080")], None),
             (&[("host", "[::1]:8080")], None),
