@@ -241,6 +241,22 @@ async fn a_websocket_echoes_through() {
 }
 
 #[tokio::test]
+async fn an_unsafe_method_may_be_upgraded_too() {
+    let origin = RawOrigin::start(|mut stream| async move {
+        let head = RawOrigin::read_head(&mut stream).await.to_lowercase();
+        assert!(head.contains("upgrade: tcp"), "{head}");
+        let answer = "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: tcp\r\n\r\nraw";
+        drop(stream.write_all(answer.as_bytes()).await);
+    })
+    .await;
+    let weir = WeirConfig::new("").upstream(&origin.url()).start().await;
+    let ask = "POST /exec HTTP/1.1\r\nhost: api.test\r\nconnection: upgrade\r\nupgrade: tcp\r\n\r\n";
+    let answer = weir.client().raw(ask).await;
+    assert!(answer.starts_with("HTTP/1.1 101 ") && answer.ends_with("\r\n\r\nraw"), "{answer}");
+    assert!(answer.contains("detail=purged"), "what it did is purged before it is answered: {answer}");
+}
+
+#[tokio::test]
 async fn an_upgrade_that_is_refused_is_an_ordinary_answer() {
     let origin = Origin::start().await;
     origin.always("GET /socket", || Reply::text("no sockets here").code(426).header("upgrade", "other"));
