@@ -665,3 +665,18 @@ async fn the_upstreams_own_host_can_be_sent_instead() {
     assert_eq!(origin.last("/x").header("host"), Some(origin.addr().to_string().as_str()));
     assert_eq!(origin.last("/x").header("x-forwarded-host"), Some("api.test"));
 }
+
+#[tokio::test]
+async fn every_refusal_gives_its_reason_in_the_same_way() {
+    let origin = Origin::start().await;
+    let weir = WeirConfig::new("").upstream(&origin.url()).start().await;
+    for (ask, reason) in
+        [("GET / HTTP/1.1\r\n\r\n", "no-host"), ("CONNECT a:1 HTTP/1.1\r\nhost: a\r\n\r\n", "connect")]
+    {
+        let answer = weir.client().raw(ask).await;
+        let problem: serde_json::Value =
+            serde_json::from_str(answer.split("\r\n\r\n").nth(1).unwrap()).unwrap();
+        assert_eq!(problem["reason"], reason, "{answer}");
+        assert!(problem["title"].is_string() && problem["detail"].is_string(), "{answer}");
+    }
+}

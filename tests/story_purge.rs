@@ -3,10 +3,13 @@
 
 mod support;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use serde_json::json;
-use support::{Origin, Redis, Reply, Weir, eventually, within};
+use support::{Origin, RawOrigin, Redis, Reply, Weir, WeirConfig, eventually, within};
+use tokio::io::AsyncWriteExt;
 
 /// Makes an answer.
 type Make = fn() -> Reply;
@@ -644,4 +647,34 @@ async fn a_graphql_mutation_purges_though_the_cache_takes_no_part() {
     let answer = ask("mutation { b }").bearer("ann").await;
     assert_eq!(answer.cache().detail.as_deref(), Some("purged"));
     ask("{ a }").await.assert_not_hit();
+}
+
+#[tokio::test]
+async fn what_an_override_makes_unsafe_is_never_sent_twice() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let deletes = Arc::clone(&asked);
+    let origin = RawOrigin::start(move |mut stream| {
+        let deletes = Arc::clone(&deletes);
+        async move {
+            loop {
+                let head = RawOrigin::read_head(&mut stream).await.to_lowercase();
+                let answer = match head.contains("x-http-method-override: delete") {
+                    _ if head.is_empty() => return,
+                    // Deleted, and gone before it could say so.
+                    true if deletes.fetch_add(1, Ordering::SeqCst) == 0 => return,
+                    true => "HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n",
+                    false => "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok",
+                };
+                drop(stream.write_all(answer.as_bytes()).await);
+            }
+        }
+    })
+    .await;
+    // The route is not cached for OPTIONS, so the override goes through, on the connection that is kept alive.
+    let weir = WeirConfig::new(ITEMS).upstream(&origin.url()).start().await;
+    warm(&weir, &["/items/1"]).await;
+    let answer = weir.request("OPTIONS", "/items/1").header("x-http-method-override", "DELETE").await;
+    assert_eq!(asked.load(Ordering::SeqCst), 1, "{answer:?}");
+    answer.assert_code(502);
+    assert!(!cached(&weir, "/items/1").await, "it may have been deleted");
 }

@@ -23,6 +23,7 @@ use super::relay::{RelaySender, relay};
 use super::wanted::Wanted;
 use super::{Exchange, forwarded};
 use crate::body::Body;
+use crate::coherence::Liveness;
 use crate::policy::json::parse_strict;
 use crate::policy::tags::Json;
 use crate::semantics::cache_control::RequestDirectives;
@@ -77,6 +78,7 @@ impl Fetch {
     }
 
     async fn run(mut self, client: oneshot::Sender<Arrived>) {
+        self.doubt_validator();
         let (result, sent) = self.send().await;
         match result {
             Err(failure) => {
@@ -87,6 +89,15 @@ impl Fetch {
                 self.validated(response, sent, client);
             }
             Ok(response) => self.arrived(response, sent, client).await,
+        }
+    }
+
+    /// A purge may have come between the look-up and the stamp: what came before the stamp must count here, as what
+    /// comes after it voids the stamp.
+    fn doubt_validator(&mut self) {
+        if let Some(Validator { entry, purged }) = &mut self.validator {
+            let liveness = self.exchange.store.coherence().liveness(&entry.stamp, &entry.tags);
+            *purged |= liveness != Liveness::Live;
         }
     }
 
