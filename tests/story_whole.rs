@@ -275,3 +275,20 @@ async fn a_client_that_leaves_mid_body_does_not_spoil_the_fill() {
     let text = follower.await.unwrap().text();
     assert!(text == "all of it" || (text == "fetched again" && refetched.load(Ordering::SeqCst)), "{text}");
 }
+
+#[tokio::test]
+async fn what_slow_clients_have_yet_to_read_counts_as_buffered() {
+    const BODY: usize = 24 << 20;
+    let origin = Origin::start().await;
+    origin.always("GET /*", || Reply::text(vec![b'x'; BODY]));
+    let text = "[cache]\nmax_fill = \"40MiB\"\nmax_body = \"32MiB\"\nhit_for_miss = \"1ms\"\n\
+                [[route]]\nname = \"all\"\nmatch = \"GET /**\"\nttl = \"5m\"";
+    let weir = Weir::start(&origin, text).await;
+    // More than the sockets between hold: the rest waits in Weir.
+    let slow = weir.get("/slow").open().await.unwrap();
+    eventually("it is stored", support::DEADLINE, || async { weir.get("/slow").await.hit() }).await;
+    assert_eq!(weir.get("/other").await.body.len(), BODY);
+    assert_eq!(weir.get("/other").await.assert_not_hit().body.len(), BODY, "there is no room to keep it");
+    drop(slow);
+    eventually("room again", support::DEADLINE, || async { weir.get("/other").await.hit() }).await;
+}

@@ -69,7 +69,7 @@ impl Refusal {
 /// A small `application/problem+json`. The arguments are literals without characters to escape.
 pub(super) fn problem(status: StatusCode, token: &'static str, sentence: &'static str) -> Response<Body> {
     let text = format!(
-        "{{\"type\":\"about:blank#{token}\",\"title\":\"{}\",\"status\":{},\"detail\":\"{sentence}\"}}\n",
+        "{{\"title\":\"{}\",\"status\":{},\"reason\":\"{token}\",\"detail\":\"{sentence}\"}}\n",
         status.canonical_reason().unwrap_or("Error"),
         status.as_u16(),
     );
