@@ -432,6 +432,26 @@ async fn an_owed_purge_reaches_the_other_instance_later() {
 }
 
 #[tokio::test]
+async fn more_purges_than_can_wait_become_one_flush() {
+    let server = Server::start(&[]).await;
+    let (a, b) = (open(server.config()).await, open(server.config()).await);
+    a.insert(entry(&a, 1, "one"));
+    arrives(&b, 1, "one").await;
+    server.signal("STOP");
+    let mut crowd = tokio::task::JoinSet::new();
+    for _ in 0..5000 {
+        let store = Arc::clone(&a);
+        crowd.spawn(async move { store.publish(purge(&store, "session:z")).await.owed });
+    }
+    assert!(crowd.join_all().await.into_iter().all(|owed| owed));
+    assert!(found(&a, 1).await.is_none(), "which purges were given up is not known any more: all is void");
+    assert_eq!(found(&b, 1).await, hit("one", Tier::Memory), "nobody has told the other yet");
+    server.signal("CONT");
+    eventually("the other hears of it", async || found(&b, 1).await.is_none()).await;
+    eventually("the debt is paid", async || a.coherence().owed() == 0).await;
+}
+
+#[tokio::test]
 async fn a_flushed_redis_is_a_new_epoch() {
     let server = Server::start(&[]).await;
     let (a, b) = (open(server.config()).await, open(server.config()).await);
@@ -450,6 +470,24 @@ async fn a_flushed_redis_is_a_new_epoch() {
     assert!(!b.publish(purge(&b, "session:a")).await.owed);
     applied(&a, &b).await;
     assert!(found(&a, 2).await.is_none());
+}
+
+#[tokio::test]
+async fn a_restarted_redis_with_its_data_is_a_new_epoch() {
+    let mut server = Server::start(&["--appendonly", "yes", "--appendfsync", "always"]).await;
+    let store = open(server.config()).await;
+    store.insert(entry(&store, 1, "old"));
+    assert!(!store.publish(purge(&store, "session:z")).await.owed);
+    let epoch = store.coherence().view().epoch;
+    eventually("it is written", async || exists(&server, 1).await).await;
+    server.kill();
+    server.restart().await;
+    assert!(
+        exists(&server, 1).await,
+        "the server has kept its data, and for all anybody knows not all of it"
+    );
+    eventually("a new epoch", async || store.coherence().view().epoch != epoch).await;
+    assert!(found(&store, 1).await.is_none());
 }
 
 #[tokio::test]

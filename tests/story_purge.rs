@@ -249,6 +249,23 @@ async fn a_mutation_without_an_answer_purges() {
 }
 
 #[tokio::test]
+async fn a_method_in_a_field_purges_like_the_method() {
+    let origin = Origin::versioned().await;
+    origin.always("GET /admin/*", || Reply::status(204));
+    let text =
+        format!("{ITEMS}\n[[purge]]\non = \"DELETE /admin/items/{{id}}\"\ntags = [\"item:{{path.id}}\"]");
+    let weir = Weir::start(&origin, &text).await;
+    for field in ["x-http-method-override", "x-http-method", "x-method-override"] {
+        warm(&weir, &["/items/1", "/items/2"]).await;
+        weir.get("/admin/items/1").await.assert_code(204);
+        assert!(cached(&weir, "/items/1").await, "a read is a read");
+        weir.get("/admin/items/1").header(field, "DELETE").await.assert_code(204);
+        assert!(!cached(&weir, "/items/1").await, "{field}: some backends have deleted it");
+        assert!(cached(&weir, "/items/2").await);
+    }
+}
+
+#[tokio::test]
 async fn a_mutation_that_reached_nobody_is_a_502_and_life_goes_on() {
     let origin = Origin::versioned().await;
     let weir = Weir::start(&origin, ITEMS).await;

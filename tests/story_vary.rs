@@ -70,6 +70,34 @@ async fn variants_travel_through_redis() {
 }
 
 #[tokio::test]
+async fn a_variant_under_another_variants_name_is_not_taken() {
+    let (origin, redis) = (polyglot().await, Redis::start().await);
+    let weir = Weir::with_redis(&origin, &redis, &format!("[cache]\nmemory = \"0\"\n{PAGE}")).await;
+    let languages = ["de-ch-1996", "fr-ch-1990"];
+    for language in languages {
+        weir.get("/page").header("accept-language", language).await.assert_stored();
+        support::eventually("Redis has it", support::DEADLINE, || async {
+            weir.get("/page").header("accept-language", language).await.hit()
+        })
+        .await;
+    }
+    // A value ends with its content.
+    let mut names = Vec::new();
+    for language in languages {
+        for name in redis.entries("page").await {
+            let value: Vec<u8> = redis.run(&["GET", &name]).await;
+            if value.ends_with(language.as_bytes()) {
+                names.push(name);
+            }
+        }
+    }
+    assert_eq!(names.len(), 2, "{names:?}");
+    redis.run::<()>(&["COPY", &names[0], &names[1], "REPLACE"]).await;
+    let french = weir.get("/page").header("accept-language", languages[1]).await;
+    assert_eq!(french.assert_not_hit().text(), languages[1]);
+}
+
+#[tokio::test]
 async fn the_number_of_variants_is_bounded() {
     let origin = polyglot().await;
     let weir = Weir::start(&origin, &format!("[cache]\nmax_variants = 4\n{PAGE}")).await;
@@ -111,6 +139,9 @@ async fn accept_encoding_is_normalised_before_it_selects() {
     weir.get("/page").await.assert_not_hit();
     weir.get("/page").header("accept-encoding", "identity").await.assert_hit();
     assert_eq!(origin.count("/page"), 3);
+    // What does not select is not forwarded either: the next who selects this entry could not read it.
+    weir.get("/page?2").header("accept-encoding", "x-odd, gzip;q=0.5").await.assert_stored();
+    assert_eq!(origin.last("/page").header("accept-encoding"), Some("gzip"));
 }
 
 #[tokio::test]
