@@ -431,6 +431,36 @@ async fn who_arrives_after_the_purge_does_not_join_the_flight_before_it() {
 }
 
 #[tokio::test]
+async fn who_arrives_after_a_purge_that_only_the_answer_knows_of_does_not_take_it() {
+    let origin = Origin::versioned().await;
+    origin.bump("7");
+    let text = r#"
+        [[route]]
+        name = "items"
+        match = "GET /items"
+        ttl = "5m"
+        tags = ["item:{response.items[*].id}"]
+        [[purge]]
+        on = "PUT /items/{id}"
+        tags = ["item:{path.id}"]
+    "#;
+    let weir = Weir::start(&origin, text).await;
+    let hold = origin.hold_next("GET /items", 1);
+    let before = weir.get("/items").spawn();
+    hold.caught(1).await;
+    // Nobody can know yet that the list holds item 7.
+    assert_eq!(weir.put("/items/7").json(&json!({})).await.item_version(), 3);
+    let later: Vec<_> = (0..5).map(|_| weir.get("/items").spawn()).collect();
+    weir.get("/elsewhere").await;
+    hold.release();
+    assert_eq!(before.await.unwrap().json()["items"][0]["version"], 2);
+    for answer in later {
+        let answer = within("those who came later are answered", answer).await.unwrap();
+        assert_eq!(answer.json()["items"][0]["version"], 3, "{answer:?}");
+    }
+}
+
+#[tokio::test]
 async fn the_flight_after_the_purge_is_shared_as_ever() {
     let origin = Origin::versioned().await;
     let weir = Weir::start(&origin, ITEMS).await;
@@ -486,6 +516,28 @@ async fn stale_if_error_does_not_bring_back_what_was_purged() {
 }
 
 #[tokio::test]
+async fn stale_if_error_does_not_bring_back_what_was_purged_meanwhile() {
+    let origin = Origin::versioned().await;
+    let text = ITEMS.replace("ttl = \"5m\"", "ttl = \"100ms\"\nstale_if_error = \"1h\"");
+    let weir = Weir::start(&origin, &text).await;
+    weir.get("/items/1").await.assert_stored();
+    origin.always("GET /items/1", || Reply::status(503));
+    let hold = origin.hold_next("GET /items/1", 1);
+    // Answers come from the cache until it is stale; then one waits for a backend that is about to fail.
+    let mut waiting = weir.get("/items/1").spawn();
+    eventually("the entry is stale", Duration::from_secs(10), || {
+        if waiting.is_finished() && hold.count() == 0 {
+            waiting = weir.get("/items/1").spawn();
+        }
+        async { hold.count() == 1 }
+    })
+    .await;
+    weir.put("/items/1").json(&json!({})).await.assert_code(200);
+    hold.release();
+    waiting.await.unwrap().assert_code(503);
+}
+
+#[tokio::test]
 async fn a_purged_entry_is_not_revived_by_its_date() {
     let origin = Origin::versioned().await;
     let date = "Mon, 01 Jan 2024 00:00:00 GMT";
@@ -498,6 +550,29 @@ async fn a_purged_entry_is_not_revived_by_its_date() {
     warm(&weir, &["/items/1"]).await;
     weir.put("/items/1").json(&json!({})).await.assert_code(200);
     weir.get("/items/1").await.assert_code(200);
+    assert!(origin.seen("GET /items/1").iter().all(|s| s.header("if-modified-since").is_none()));
+}
+
+#[tokio::test]
+async fn a_purged_entry_may_be_revived_by_its_etag_alone() {
+    let origin = Origin::versioned().await;
+    origin.on("GET /items/1", |seen| {
+        let reply = match seen.header("if-none-match") {
+            Some("\"same\"") => Reply::status(304),
+            _ => Reply::json(&json!({"id": "1", "version": 1})),
+        };
+        reply.header("etag", "\"same\"").header("last-modified", "Mon, 01 Jan 2024 00:00:00 GMT")
+    });
+    let weir = Weir::start(&origin, ITEMS).await;
+    warm(&weir, &["/items/1"]).await;
+    weir.put("/items/1").json(&json!({})).await.assert_code(200);
+    assert_eq!(weir.get("/items/1").await.assert_code(200).assert_not_hit().item_version(), 1);
+    assert_eq!(
+        weir.get("/items/1").await.assert_hit().item_version(),
+        1,
+        "the backend says that it is the same"
+    );
+    assert_eq!(origin.count("GET /items/1"), 2);
     assert!(origin.seen("GET /items/1").iter().all(|s| s.header("if-modified-since").is_none()));
 }
 
@@ -595,4 +670,28 @@ async fn a_list_of_no_rows_carries_the_wildcard() {
     warm(&weir, &["/transactions?session_id=a"]).await;
     weir.put("/transactions/77").json(&json!({})).await;
     assert!(!cached(&weir, "/transactions?session_id=a").await, "tx:77 may be what the empty list now lacks");
+}
+
+/// A backend whose reads lag its writes: it acknowledges a PUT and goes on telling the old for a while.
+#[tokio::test]
+async fn a_settling_purge_keeps_what_a_lagging_backend_says_out_of_the_store() {
+    let origin = Origin::start().await;
+    let shown = std::sync::Arc::new(std::sync::Mutex::new("old"));
+    let tells = shown.clone();
+    origin.on("GET /items/1", move |_| Reply::text(*tells.lock().unwrap()));
+    origin.always("PUT /items/1", || Reply::status(204));
+    let weir = Weir::start(&origin, &format!("{ITEMS}\nsettle = \"2s\"")).await;
+    warm(&weir, &["/items/1"]).await;
+    weir.put("/items/1").await.assert_code(204);
+    for _ in 0..3 {
+        let answer = weir.get("/items/1").await;
+        assert_eq!(answer.assert_not_hit().text(), "old", "the backend's own word, and not kept");
+    }
+    *shown.lock().unwrap() = "new";
+    eventually("the new is kept", Duration::from_secs(20), || async {
+        let answer = weir.get("/items/1").await;
+        assert_eq!(answer.text(), "new");
+        answer.hit()
+    })
+    .await;
 }

@@ -146,7 +146,15 @@ impl Exchange {
             rules: mutation.policy.tags.fingerprint,
             ..Event::default()
         };
-        !self.store.publish(event).await.owed
+        let rules = mutation.policy.tags.matching(&mutation.parts, &mutation.host);
+        let settle = rules.iter().map(|(rule, _)| rule.settle).max().unwrap_or_default();
+        drop(rules);
+        let purged = if settle.is_zero() {
+            self.store.publish(event).await
+        } else {
+            self.store.publish_settling(event, settle).await
+        };
+        !purged.owed
     }
 
     fn tags(&self, mutation: &Mutation, said: &Said<'_>, secret: &[u8; 32]) -> TagSet {

@@ -163,7 +163,8 @@ impl Redis {
         self.seen.store(entries.saturating_add(1), Ordering::Relaxed);
     }
 
-    /// Asks Redis how it is, within the operation's deadline.
+    /// Asks Redis how it is; every question has the operation's deadline. Entries are counted in passing while they
+    /// are few, else the last whole walk's count stands.
     pub async fn health(&self) -> RedisHealth {
         let mut health = RedisHealth::default();
         let clock = &self.tier.clock;
@@ -175,6 +176,11 @@ impl Redis {
             if let Ok(Value::BulkString(info)) = self.tier.link.command(&::redis::cmd("INFO")).await {
                 health::read_info(&mut health, &String::from_utf8_lossy(&info));
             }
+        }
+        if health.connected
+            && let Some(entries) = scan::count(&self.tier.link, &self.tier.names).await
+        {
+            self.saw(entries);
         }
         health.breaker = self.tier.link.breaker();
         health.entries = self.seen.load(Ordering::Relaxed).checked_sub(1);
