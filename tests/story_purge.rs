@@ -692,7 +692,6 @@ async fn a_list_of_no_rows_carries_the_wildcard() {
     assert!(!cached(&weir, "/transactions?session_id=a").await, "tx:77 may be what the empty list now lacks");
 }
 
-<<<<<<< HEAD
 /// A backend whose reads lag its writes: it acknowledges a PUT and goes on telling the old for a while.
 #[tokio::test]
 async fn a_settling_purge_keeps_what_a_lagging_backend_says_out_of_the_store() {
@@ -715,7 +714,8 @@ async fn a_settling_purge_keeps_what_a_lagging_backend_says_out_of_the_store() {
         answer.hit()
     })
     .await;
-=======
+}
+
 #[tokio::test]
 async fn a_mutation_purges_whatever_else_it_asks_for() {
     let origin = Origin::versioned().await;
@@ -793,5 +793,4 @@ async fn what_an_override_makes_unsafe_is_never_sent_twice() {
     assert_eq!(asked.load(Ordering::SeqCst), 1, "{answer:?}");
     answer.assert_code(502);
     assert!(!cached(&weir, "/items/1").await, "it may have been deleted");
->>>>>>> review
 }
