@@ -407,7 +407,7 @@ async fn what_a_stranger_claims_about_the_outside_colours_no_shared_answer() {
 async fn a_keyed_body_has_one_type() {
     let origin = Origin::start().await;
     origin.on("POST /search", |seen| {
-        let last = seen.headers.get_all("content-type").iter().last().unwrap().to_str().unwrap();
+        let last = seen.headers.get_all("content-type").iter().next_back().unwrap().to_str().unwrap();
         Reply::text(last.to_owned())
     });
     let text = "[[route]]\nname = \"search\"\nmatch = \"POST /search\"\nbody = \"any\"\nttl = \"5m\"";
