@@ -794,3 +794,19 @@ async fn what_an_override_makes_unsafe_is_never_sent_twice() {
     answer.assert_code(502);
     assert!(!cached(&weir, "/items/1").await, "it may have been deleted");
 }
+
+#[tokio::test]
+async fn no_other_spelling_of_a_path_outlives_its_purge() {
+    // Many backends take several slashes for one.
+    let origin = Origin::versioned().await;
+    let weir =
+        Weir::start(&origin, "[[route]]\nname = \"all\"\nmatch = \"GET /items/**\"\nttl = \"5m\"").await;
+    let spellings = ["/items/1", "/items//1", "/items/%31"];
+    for path in spellings {
+        weir.get(path).await.assert_code(200);
+    }
+    let made = weir.put("/items/1").json(&json!({})).await.item_version();
+    for path in spellings {
+        assert_eq!(weir.get(path).await.item_version(), made, "{path}");
+    }
+}

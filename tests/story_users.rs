@@ -476,3 +476,19 @@ async fn what_a_stranger_claims_about_the_outside_colours_no_shared_answer() {
     }
     assert_eq!(ask.await.assert_stored().text(), "", "believed by the backend, stored for everybody");
 }
+
+#[tokio::test]
+async fn a_keyed_body_has_one_type() {
+    let origin = Origin::start().await;
+    origin.on("POST /search", |seen| {
+        let last = seen.headers.get_all("content-type").iter().next_back().unwrap().to_str().unwrap();
+        Reply::text(last.to_owned())
+    });
+    let text = "[[route]]\nname = \"search\"\nmatch = \"POST /search\"\nbody = \"any\"\nttl = \"5m\"";
+    let weir = Weir::start(&origin, text).await;
+    let ask = || weir.post("/search").json(&json!({}));
+    let forked = ask().header("content-type", "text/other").await;
+    assert_eq!(forked.assert_not_hit().text(), "text/other");
+    assert!(!forked.cache().stored);
+    assert_eq!(ask().await.text(), "application/json");
+}

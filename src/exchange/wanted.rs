@@ -130,7 +130,10 @@ impl Exchange {
                 Unwanted::Mutation
             }
         };
-        if inbound.parts.headers.contains_key(header::CONTENT_ENCODING) {
+        let headers = &inbound.parts.headers;
+        // One type is keyed; of two a backend may read the other.
+        let unclear = headers.get_all(header::CONTENT_TYPE).iter().nth(1).is_some();
+        if unclear || headers.contains_key(header::CONTENT_ENCODING) {
             return Err(otherwise("request-encoding"));
         }
         // As long as the upstream would wait for it.
