@@ -158,6 +158,24 @@ async fn a_validation_that_brings_something_new_replaces_the_entry() {
 }
 
 #[tokio::test]
+async fn a_304_about_another_response_is_not_believed() {
+    let origin = Origin::start().await;
+    origin.always("GET /page", || Reply::text("old").header("etag", "\"v1\""));
+    let weir = weir_with(&origin, "").await;
+    weir.get("/page").await.assert_stored();
+    origin.on("GET /page", |seen| match seen.header("if-none-match") {
+        // Confused, or behind a cache that is: it vouches for something that nobody asked about.
+        Some(_) => Reply::status(304).header("etag", "\"v2\""),
+        None => Reply::text("new").header("etag", "\"v2\""),
+    });
+    let answer = weir.get("/page").header("cache-control", "no-cache").await;
+    assert_eq!(answer.assert_code(200).text(), "new", "asked once more, without conditions");
+    assert_eq!(origin.count("/page"), 3);
+    let again = weir.get("/page").await;
+    assert_eq!((again.assert_hit().text().as_str(), again.header("etag")), ("new", Some("\"v2\"")));
+}
+
+#[tokio::test]
 async fn ranges_are_sliced_from_the_whole() {
     let origin = Origin::start().await;
     origin.always("GET /page", || Reply::text("0123456789").header("etag", "\"v1\""));
