@@ -360,6 +360,33 @@ async fn a_mutation_in_flight_at_sigterm_still_purges_for_the_others() {
 }
 
 #[tokio::test]
+async fn a_mutation_whose_client_left_is_waited_for_at_sigterm() {
+    let (origin, redis) = (Origin::versioned().await, Redis::start().await);
+    let text = format!("{ITEMS}\n[[purge]]\non = \"PUT /items/{{id}}\"\ntags = [\"item:{{path.id}}\"]");
+    let mut one = Weir::with_redis(&origin, &redis, &text).await;
+    let two = Weir::with_redis(&origin, &redis, &text).await;
+    warm(&two, &["/items/1"]).await;
+    let hold = origin.hold("PUT /items/1");
+    let socket = one.put("/items/1").and_leave_open().await;
+    hold.caught(1).await;
+    drop(socket);
+    one.terminate();
+    eventually("the listener closes", Duration::from_secs(5), || async {
+        tokio::net::TcpStream::connect(one.addr()).await.is_err()
+    })
+    .await;
+    // A pause is the subject here: no connection is left, and still it must not end within it.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(two.get("/items/1").await.assert_hit().item_version(), 1, "the backend has not answered yet");
+    hold.release();
+    assert_eq!(one.exit_code().await, Some(0));
+    eventually("the purge arrived", Duration::from_secs(5), || async {
+        two.get("/items/1").await.item_version() == 2
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn the_access_log_tells_route_outcome_and_trace_without_the_query() {
     let origin = Origin::versioned().await;
     let text = format!("[log]\naccess = true\nformat = \"json\"\n{ITEMS}");

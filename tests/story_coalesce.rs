@@ -106,6 +106,29 @@ async fn a_connection_that_dies_elects_another() {
     assert_eq!(weir.get("/page").await.text(), "fine");
 }
 
+#[tokio::test]
+async fn a_fetch_without_an_answer_elects_another_for_those_who_wait() {
+    let origin = Origin::start().await;
+    let n = AtomicUsize::new(0);
+    // The first fetch goes over a new connection, so it is not repeated by itself.
+    origin.on("GET /page", move |_| match n.fetch_add(1, Ordering::SeqCst) {
+        0 => Reply::gone(),
+        _ => Reply::text("fine"),
+    });
+    let weir = Weir::start(&origin, PAGE).await;
+    let hold = origin.hold_next("GET /page", 1);
+    let leader = weir.get("/page").spawn();
+    hold.caught(1).await;
+    let crowd: Vec<_> = (0..10).map(|_| weir.get("/page").spawn()).collect();
+    weir.get("/elsewhere").await;
+    hold.release();
+    leader.await.unwrap().assert_code(502);
+    for answer in crowd {
+        assert_eq!(answer.await.unwrap().assert_code(200).text(), "fine");
+    }
+    assert_eq!(origin.count("/page"), 2, "one more fetch served them all");
+}
+
 /// Asks `n` times while the backend keeps every answer back; all `n` must get there side by side.
 async fn all_at_the_backend_at_once(origin: &Origin, weir: &Weir, n: usize) {
     let hold = origin.hold("GET /page");
@@ -165,6 +188,30 @@ async fn those_who_waited_for_what_cannot_be_shared_go_side_by_side() {
     answers.sort();
     answers.dedup();
     assert_eq!(answers.len(), 20, "everybody got an answer of their own");
+}
+
+#[tokio::test]
+async fn those_who_waited_for_a_server_error_go_side_by_side() {
+    let origin = Origin::start().await;
+    origin.always("GET /page", || Reply::text("sorry").code(503));
+    let weir = Weir::start(&origin, PAGE).await;
+    let first = origin.hold_next("GET /page", 1);
+    let leader = weir.get("/page").spawn();
+    first.caught(1).await;
+    let crowd: Vec<_> = (0..10).map(|_| weir.get("/page").spawn()).collect();
+    weir.get("/elsewhere").await;
+    let rest = origin.hold("GET /page");
+    first.release();
+    leader.await.unwrap().assert_code(503);
+    // An error is nobody else's answer, and nothing that is remembered: they do not queue for the next one.
+    eventually("the whole crowd at the backend at once", Duration::from_secs(10), || async {
+        rest.count() == 10
+    })
+    .await;
+    rest.release();
+    for answer in crowd {
+        answer.await.unwrap().assert_code(503);
+    }
 }
 
 #[tokio::test]
@@ -247,4 +294,27 @@ async fn a_slow_body_is_shared_while_it_streams_or_after() {
     assert_eq!(leader.finish().await.unwrap().text(), "two");
     assert_eq!(follower.await.unwrap().text(), "one two");
     assert_eq!(origin.count("/page"), 1);
+}
+
+#[tokio::test]
+async fn an_event_stream_is_everybodys_own_and_ends_with_its_client() {
+    let origin = Origin::start().await;
+    let senders = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let begun = senders.clone();
+    origin.on("GET /page", move |_| {
+        let (sender, events) = Reply::channel();
+        sender.try_send("data: 1\n\n".into()).unwrap();
+        begun.lock().unwrap().push(sender);
+        events.header("content-type", "text/event-stream; charset=utf-8")
+    });
+    let weir = Weir::start(&origin, PAGE).await;
+    let mut one = weir.get("/page").open().await.unwrap();
+    assert_eq!(one.chunk().await.unwrap().unwrap(), "data: 1\n\n");
+    let mut two = within("nobody waits for its end", weir.get("/page").open()).await.unwrap();
+    assert_eq!(two.chunk().await.unwrap().unwrap(), "data: 1\n\n");
+    drop((one, two));
+    let senders: Vec<_> = senders.lock().unwrap().drain(..).collect();
+    for sender in &senders {
+        within("the backend's stream ends with its client", sender.closed()).await;
+    }
 }

@@ -3,10 +3,13 @@
 
 mod support;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use serde_json::json;
-use support::{Origin, Redis, Reply, Weir, eventually, within};
+use support::{Origin, RawOrigin, Redis, Reply, Weir, WeirConfig, eventually, within};
+use tokio::io::AsyncWriteExt;
 
 /// Makes an answer.
 type Make = fn() -> Reply;
@@ -243,6 +246,23 @@ async fn a_mutation_without_an_answer_purges() {
     weir.put("/items/2").json(&json!({})).await.assert_code(502);
     assert!(!cached(&weir, "/items/2").await, "the connection closed: who knows");
     assert_eq!(origin.count("PUT /items/2"), 1, "an unsafe method is never sent twice");
+}
+
+#[tokio::test]
+async fn a_method_in_a_field_purges_like_the_method() {
+    let origin = Origin::versioned().await;
+    origin.always("GET /admin/*", || Reply::status(204));
+    let text =
+        format!("{ITEMS}\n[[purge]]\non = \"DELETE /admin/items/{{id}}\"\ntags = [\"item:{{path.id}}\"]");
+    let weir = Weir::start(&origin, &text).await;
+    for field in ["x-http-method-override", "x-http-method", "x-method-override"] {
+        warm(&weir, &["/items/1", "/items/2"]).await;
+        weir.get("/admin/items/1").await.assert_code(204);
+        assert!(cached(&weir, "/items/1").await, "a read is a read");
+        weir.get("/admin/items/1").header(field, "DELETE").await.assert_code(204);
+        assert!(!cached(&weir, "/items/1").await, "{field}: some backends have deleted it");
+        assert!(cached(&weir, "/items/2").await);
+    }
 }
 
 #[tokio::test]
@@ -694,4 +714,83 @@ async fn a_settling_purge_keeps_what_a_lagging_backend_says_out_of_the_store() {
         answer.hit()
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_mutation_purges_whatever_else_it_asks_for() {
+    let origin = Origin::versioned().await;
+    let weir = Weir::start(&origin, ITEMS).await;
+    let disguises: [&[(&str, &str)]; 3] = [
+        &[("connection", "upgrade"), ("upgrade", "websocket")],
+        &[("x_http_method_override", "PUT")],
+        &[("x-http-method-override", "PUT"), ("connection", "upgrade"), ("upgrade", "websocket")],
+    ];
+    for (n, disguise) in disguises.into_iter().enumerate() {
+        warm(&weir, &["/items/1", "/items"]).await;
+        // What a field overrides is the backend's to read: the rig's versions rise by an unsafe method alone.
+        let method = if n == 0 { "PUT" } else { "OPTIONS" };
+        let mut ask = weir.request(method, "/items/1");
+        for (name, value) in disguise {
+            ask = ask.header(name, value);
+        }
+        ask.await;
+        assert!(!cached(&weir, "/items/1").await, "{disguise:?}");
+        assert!(!cached(&weir, "/items").await, "{disguise:?}: the rule's tags");
+    }
+}
+
+#[tokio::test]
+async fn a_graphql_mutation_purges_though_the_cache_takes_no_part() {
+    let origin = Origin::start().await;
+    origin.counting("* /graphql");
+    let weir = Weir::start(
+        &origin,
+        r#"
+        [[route]]
+        name = "graphql"
+        match = "POST /graphql"
+        body = "graphql"
+        ttl = "5m"
+        "#,
+    )
+    .await;
+    let ask = |document: &str| weir.post("/graphql").json(&json!({ "query": document }));
+    ask("{ a }").await.assert_stored();
+    ask("{ a }").await.assert_hit();
+    // A read with somebody's credential passes by, and purges nothing.
+    ask("{ a }").bearer("ann").await.assert_not_hit();
+    ask("{ a }").await.assert_hit();
+    let answer = ask("mutation { b }").bearer("ann").await;
+    assert_eq!(answer.cache().detail.as_deref(), Some("purged"));
+    ask("{ a }").await.assert_not_hit();
+}
+
+#[tokio::test]
+async fn what_an_override_makes_unsafe_is_never_sent_twice() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let deletes = Arc::clone(&asked);
+    let origin = RawOrigin::start(move |mut stream| {
+        let deletes = Arc::clone(&deletes);
+        async move {
+            loop {
+                let head = RawOrigin::read_head(&mut stream).await.to_lowercase();
+                let answer = match head.contains("x-http-method-override: delete") {
+                    _ if head.is_empty() => return,
+                    // Deleted, and gone before it could say so.
+                    true if deletes.fetch_add(1, Ordering::SeqCst) == 0 => return,
+                    true => "HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n",
+                    false => "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok",
+                };
+                drop(stream.write_all(answer.as_bytes()).await);
+            }
+        }
+    })
+    .await;
+    // The route is not cached for OPTIONS, so the override goes through, on the connection that is kept alive.
+    let weir = WeirConfig::new(ITEMS).upstream(&origin.url()).start().await;
+    warm(&weir, &["/items/1"]).await;
+    let answer = weir.request("OPTIONS", "/items/1").header("x-http-method-override", "DELETE").await;
+    assert_eq!(asked.load(Ordering::SeqCst), 1, "{answer:?}");
+    answer.assert_code(502);
+    assert!(!cached(&weir, "/items/1").await, "it may have been deleted");
 }

@@ -283,6 +283,35 @@ async fn mutations_are_answered_while_redis_is_away_and_read_back_true() {
 }
 
 #[tokio::test]
+async fn what_memory_holds_is_purged_while_redis_is_away() {
+    let (origin, mut redis) = (Origin::versioned().await, Redis::start().await);
+    let items = "[[route]]\nname = \"item\"\nmatch = \"GET /items/{id}\"\nttl = \"5m\"";
+    let weir = Weir::with_redis(&origin, &redis, items).await;
+    for version in 2..=3 {
+        weir.get("/items/1").await;
+        weir.get("/items/1").await.assert_hit();
+        if version == 2 {
+            redis.freeze()
+        } else {
+            redis.kill()
+        }
+        assert_eq!(weir.put("/items/1").await.assert_code(200).item_version(), version);
+        assert_eq!(weir.get("/items/1").await.assert_not_hit().item_version(), version);
+        if version == 2 {
+            redis.thaw()
+        } else {
+            redis.restart().await
+        }
+        eventually("caching is back", Duration::from_secs(10), || async {
+            let answer = weir.get("/items/1").await;
+            assert_eq!(answer.item_version(), version);
+            answer.hit()
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
 async fn a_flush_of_redis_voids_memory_too() {
     let (origin, redis) = (Origin::versioned().await, Redis::start().await);
     let items = "[[route]]\nname = \"item\"\nmatch = \"GET /items/{id}\"\nttl = \"5m\"";

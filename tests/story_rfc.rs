@@ -438,3 +438,15 @@ async fn whoever_has_the_whole_answer_finds_it_stored() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_keyed_body_that_never_comes_is_not_waited_for_without_end() {
+    let origin = Origin::start().await;
+    origin.counting("* /search");
+    let text = "[upstream]\nfirst_byte_timeout = \"300ms\"\n\
+                [[route]]\nname = \"search\"\nmatch = \"POST /search\"\nbody = \"any\"\nttl = \"5m\"";
+    let weir = Weir::start(&origin, text).await;
+    let ask = "POST /search HTTP/1.1\r\nhost: api.test\r\ncontent-length: 10\r\n\r\nhalf";
+    let answer = support::within("an answer, and the end", weir.client().raw(ask)).await;
+    assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("request-body"), "{answer}");
+}

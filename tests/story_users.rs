@@ -208,6 +208,22 @@ async fn private_needs_a_subject() {
     }
 }
 
+#[tokio::test]
+async fn private_is_not_kept_for_callers_who_are_nobody() {
+    let origin = Origin::start().await;
+    origin.counting_with("GET /me", |reply| reply.header("cache-control", "private"));
+    let weir = Weir::start(&origin, PER_HEADER).await;
+    for n in 1..=3 {
+        // The route has a subject and this caller has none: everybody who sends no credential would share the entry.
+        let answer = weir.get("/me").await;
+        assert_eq!(answer.assert_not_hit().text(), format!("answer {n}"));
+        assert!(!answer.cache().stored, "{answer:?}");
+    }
+    weir.get("/me").bearer("ann").await.assert_stored();
+    assert_eq!(weir.get("/me").bearer("ann").await.assert_hit().text(), "answer 4");
+    weir.get("/me").await.assert_not_hit();
+}
+
 const SECRET: &str = "a-shared-secret-of-more-than-32-bytes-for-hs256";
 
 const JWT: &str = r#"
@@ -338,6 +354,49 @@ async fn two_hosts_are_two_unless_the_route_says_any() {
 }
 
 #[tokio::test]
+async fn what_a_trusted_proxy_says_of_the_outside_is_part_of_the_key() {
+    let origin = Origin::start().await;
+    origin.on("GET /a", |seen| {
+        let told = |name| seen.header(name).unwrap_or("none").to_owned();
+        let told = ["x-forwarded-proto", "x-forwarded-host", "x-forwarded-prefix"].map(told);
+        Reply::text(format!("{told:?}, {}", seen.header("forwarded").unwrap_or("not forwarded")))
+    });
+    let route = "[[route]]\nname = \"a\"\nmatch = \"GET /a\"\nttl = \"5m\"";
+    let weir = Weir::start(&origin, &format!("[server]\ntrust_forwarded = true\n{route}")).await;
+    weir.get("/a").await.assert_stored();
+    let outsides = [
+        ("x-forwarded-host", "one.test"),
+        ("x-forwarded-host", "two.test"),
+        ("x-forwarded-proto", "https"),
+        ("x-forwarded-prefix", "/api"),
+    ];
+    for (name, value) in outsides {
+        // A backend builds links out of these.
+        let answer = weir.get("/a").header(name, value).await;
+        assert!(answer.assert_stored().text().contains(value), "{answer:?}");
+        assert_eq!(weir.get("/a").header(name, value).await.assert_hit().text(), answer.text());
+    }
+    // `Forwarded` says the same and is not keyed, so it goes no further.
+    let answer = weir.get("/a?2").header("forwarded", "host=three.test").await;
+    assert!(answer.assert_stored().text().ends_with("not forwarded"), "{answer:?}");
+}
+
+#[tokio::test]
+async fn a_read_with_a_body_that_is_not_keyed_passes_through() {
+    let origin = Origin::start().await;
+    origin.on("GET /search", |seen| Reply::text(String::from_utf8_lossy(&seen.body).into_owned()));
+    let route = "[[route]]\nname = \"search\"\nmatch = \"GET /search\"\nttl = \"5m\"";
+    let weir = Weir::start(&origin, route).await;
+    weir.get("/search").await.assert_stored();
+    for body in ["one", "two"] {
+        let answer = weir.get("/search").body(body).await;
+        assert_eq!(answer.assert_not_hit().text(), body);
+        assert!(!answer.cache().stored, "{answer:?}");
+    }
+    assert_eq!(weir.get("/search").await.assert_hit().text(), "");
+}
+
+#[tokio::test]
 async fn method_and_url_overrides_do_not_reach_the_backend_on_cached_routes() {
     let origin = greeter().await;
     let weir = Weir::start(&origin, PER_HEADER).await;
@@ -349,6 +408,21 @@ async fn method_and_url_overrides_do_not_reach_the_backend_on_cached_routes() {
         .await;
     let seen = origin.last("/me");
     for name in ["x-http-method-override", "x-original-url", "x-rewrite-url"] {
+        assert_eq!(seen.header(name), None, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn overrides_do_not_slip_past_a_cached_route_either() {
+    let origin = greeter().await;
+    let weir = Weir::start(&origin, PER_HEADER).await;
+    // The foreign cookie makes it pass through; what it asks for is still said by its method and path alone.
+    let passing = weir.get("/me").bearer("ann").cookie("sid=1");
+    let answer = passing.header("x-http-method-override", "DELETE").header("x-original-url", "/admin").await;
+    assert!(!answer.hit() && !answer.cache().stored, "{answer:?}");
+    let seen = origin.last("/me");
+    assert_eq!(seen.header("cookie"), Some("sid=1"), "it passed as it came");
+    for name in ["x-http-method-override", "x-original-url"] {
         assert_eq!(seen.header(name), None, "{name}");
     }
 }
@@ -366,4 +440,39 @@ async fn a_path_that_backends_read_differently_passes_through() {
         }
         assert_eq!(origin.count(&format!("GET {path}")), 2, "{path} is forwarded as it came");
     }
+}
+
+#[tokio::test]
+async fn nobody_takes_the_place_of_a_subject_that_connection_took_away() {
+    let origin = Origin::start().await;
+    origin.on("GET /me", |seen| Reply::text(seen.header("x-account").unwrap_or("nobody").to_owned()));
+    let text = PER_HEADER.replace("authorization", "x-account");
+    let weir = Weir::start(&origin, &text).await;
+    let ask = weir.get("/me").header("x-account", "ann").header("connection", "x-account");
+    assert_eq!(ask.await.text(), "nobody");
+    assert_eq!(weir.get("/me").header("x-account", "ann").await.text(), "ann");
+}
+
+#[tokio::test]
+async fn what_a_stranger_claims_about_the_outside_colours_no_shared_answer() {
+    let claims = [
+        "x-forwarded-host",
+        "x-forwarded-protocol",
+        "x-forwarded-path",
+        "x-original-host",
+        "x-url-scheme",
+        "front-end-https",
+    ];
+    let origin = Origin::start().await;
+    origin.on("GET /links", move |seen| {
+        let believed = claims.iter().filter(|c| seen.header(c).is_some_and(|v| v.contains("evil")));
+        Reply::text(believed.copied().collect::<Vec<_>>().join(" "))
+    });
+    let weir =
+        Weir::start(&origin, "[[route]]\nname = \"links\"\nmatch = \"GET /links\"\nttl = \"5m\"").await;
+    let mut ask = weir.get("/links");
+    for claim in claims {
+        ask = ask.header(claim, "evil");
+    }
+    assert_eq!(ask.await.assert_stored().text(), "", "believed by the backend, stored for everybody");
 }

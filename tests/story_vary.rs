@@ -70,6 +70,34 @@ async fn variants_travel_through_redis() {
 }
 
 #[tokio::test]
+async fn a_variant_under_another_variants_name_is_not_taken() {
+    let (origin, redis) = (polyglot().await, Redis::start().await);
+    let weir = Weir::with_redis(&origin, &redis, &format!("[cache]\nmemory = \"0\"\n{PAGE}")).await;
+    let languages = ["de-ch-1996", "fr-ch-1990"];
+    for language in languages {
+        weir.get("/page").header("accept-language", language).await.assert_stored();
+        support::eventually("Redis has it", support::DEADLINE, || async {
+            weir.get("/page").header("accept-language", language).await.hit()
+        })
+        .await;
+    }
+    // A value ends with its content.
+    let mut names = Vec::new();
+    for language in languages {
+        for name in redis.entries("page").await {
+            let value: Vec<u8> = redis.run(&["GET", &name]).await;
+            if value.ends_with(language.as_bytes()) {
+                names.push(name);
+            }
+        }
+    }
+    assert_eq!(names.len(), 2, "{names:?}");
+    redis.run::<()>(&["COPY", &names[0], &names[1], "REPLACE"]).await;
+    let french = weir.get("/page").header("accept-language", languages[1]).await;
+    assert_eq!(french.assert_not_hit().text(), languages[1]);
+}
+
+#[tokio::test]
 async fn the_number_of_variants_is_bounded() {
     let origin = polyglot().await;
     let weir = Weir::start(&origin, &format!("[cache]\nmax_variants = 4\n{PAGE}")).await;
@@ -111,6 +139,9 @@ async fn accept_encoding_is_normalised_before_it_selects() {
     weir.get("/page").await.assert_not_hit();
     weir.get("/page").header("accept-encoding", "identity").await.assert_hit();
     assert_eq!(origin.count("/page"), 3);
+    // What does not select is not forwarded either: the next who selects this entry could not read it.
+    weir.get("/page?2").header("accept-encoding", "x-odd, gzip;q=0.5").await.assert_stored();
+    assert_eq!(origin.last("/page").header("accept-encoding"), Some("gzip"));
 }
 
 #[tokio::test]
@@ -202,4 +233,40 @@ async fn a_vary_that_changes_is_followed() {
     both().await.assert_hit();
     let other = weir.get("/page").header("x-a", "1").header("x-b", "3").await;
     assert_eq!(other.assert_not_hit().text(), "Some(\"1\") Some(\"3\")");
+}
+
+#[tokio::test]
+async fn a_field_that_does_not_reach_the_backend_selects_nothing() {
+    let origin = Origin::start().await;
+    origin.on("GET /page", |seen| {
+        Reply::text(seen.header("x-version").unwrap_or("none").to_owned()).header("vary", "X-Version")
+    });
+    let weir = Weir::start(&origin, PAGE).await;
+    // `Connection` takes the field away between Weir and the backend: this is no answer for version 2.
+    let ask = weir.get("/page").header("x-version", "2").header("connection", "x-version");
+    assert_eq!(ask.await.text(), "none");
+    assert_eq!(weir.get("/page").header("x-version", "2").await.text(), "2");
+    assert_eq!(weir.get("/page").await.assert_hit().text(), "none");
+}
+
+#[tokio::test]
+async fn answers_that_vary_by_what_weir_itself_says_are_not_shared() {
+    let origin = Origin::start().await;
+    let dress = |reply: Reply| reply.header("vary", "X-Forwarded-For").header("etag", "\"1\"");
+    origin.counting_with("GET /page", dress);
+    let weir = Weir::start(&origin, PAGE).await;
+    let first = weir.get("/page").await;
+    assert_eq!(first.cache().detail.as_deref(), Some("vary-client"));
+    assert_eq!(weir.get("/page").await.assert_not_hit().text(), "answer 2");
+    // Nor after a validation that says so.
+    let origin = Origin::start().await;
+    origin.on("GET /page", |seen| match seen.header("if-none-match") {
+        Some(_) => Reply::status(304).header("etag", "\"1\"").header("vary", "X-Forwarded-For"),
+        None => Reply::text("here").header("etag", "\"1\"").header("cache-control", "no-cache"),
+    });
+    let weir = Weir::start(&origin, PAGE).await;
+    weir.get("/page").await.assert_stored();
+    let validated = weir.get("/page").await;
+    assert_eq!(validated.text(), "here");
+    assert!(!validated.cache().stored);
 }

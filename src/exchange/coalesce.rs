@@ -154,3 +154,22 @@ impl Drop for Lead {
         self.land(Landing::Dropped);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::coherence::Epoch;
+
+    #[tokio::test]
+    async fn a_flight_whose_task_vanishes_ends_and_leaves_the_board() {
+        let (board, key) = (Board::new(), CacheKey([1; 32]));
+        let coherence = Coherence::new(Epoch(1), [7; 32], 10, 16);
+        let Seat::Lead(lead) = board.join(key, Vec::new, &coherence) else { panic!("nobody else leads") };
+        let Seat::Follow(flight) = board.join(key, Vec::new, &coherence) else { panic!("somebody leads") };
+        assert!(board.is_flying(&key));
+        drop(lead);
+        assert!(matches!(flight.landed().await, Landing::Dropped));
+        assert!(!board.is_flying(&key));
+        assert!(matches!(board.join(key, Vec::new, &coherence), Seat::Lead(_)));
+    }
+}

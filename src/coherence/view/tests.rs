@@ -1,7 +1,7 @@
 //! Each guard of the view, one by one, and the whole against a model.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use proptest::prelude::*;
 
@@ -266,6 +266,29 @@ fn concurrent_writers_leave_no_gap() {
     });
     assert_eq!(c.sample().seq, 500);
     assert_eq!(c.view().floor.load(Ordering::Relaxed), 0);
+}
+
+#[test]
+fn who_sees_a_sequence_applied_sees_its_marks() {
+    let c = coherence();
+    let over = AtomicBool::new(false);
+    // The last of many tags is marked well after the first.
+    let event = purge(&(0..64).collect::<Vec<_>>());
+    std::thread::scope(|s| {
+        s.spawn(|| {
+            for _ in 0..20_000 {
+                c.append_local(&event);
+            }
+            over.store(true, Ordering::Release);
+        });
+        while !over.load(Ordering::Acquire) {
+            let applied = c.sample().seq;
+            if applied > 0 {
+                let older = Stamp { seq: applied - 1, ..c.sample() };
+                assert_eq!(live(&c, &older, &[63]), Liveness::Void(Void::Purged), "{applied}");
+            }
+        }
+    });
 }
 
 proptest! {
