@@ -468,3 +468,18 @@ async fn a_keyed_body_that_never_comes_is_not_waited_for_without_end() {
     let answer = support::within("an answer, and the end", weir.client().raw(ask)).await;
     assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("request-body"), "{answer}");
 }
+
+/// Only a broken backend does this; what it says must not bring an old answer back.
+#[tokio::test]
+async fn a_304_that_nobody_asked_for_vouches_for_nothing() {
+    let origin = Origin::start().await;
+    origin.always("GET /page", || Reply::text("without any validator"));
+    let weir = weir_with(&origin, "ttl = \"200ms\"\nstale_if_error = \"5m\"").await;
+    weir.get("/page").await.assert_stored();
+    origin.always("GET /page", || Reply::status(304));
+    eventually("the backend's own word", Duration::from_secs(10), || async {
+        weir.get("/page").await.code() == 304
+    })
+    .await;
+    weir.get("/page").await.assert_code(304);
+}

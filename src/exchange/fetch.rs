@@ -30,7 +30,7 @@ use crate::semantics::cache_control::RequestDirectives;
 use crate::semantics::stored::{Lifetimes, StoredResponse};
 use crate::semantics::storing::{NotStored, admit};
 use crate::semantics::timestamp::Timestamp;
-use crate::semantics::validation::{freshen, selects};
+use crate::semantics::validation::{conditional_fields, freshen, selects};
 use crate::semantics::vary::{Selecting, Vary};
 use crate::store::Entry;
 use crate::upstream::CloseDelimited;
@@ -93,11 +93,14 @@ impl Fetch {
     }
 
     /// A purge may have come between the look-up and the stamp: what came before the stamp must count here, as what
-    /// comes after it voids the stamp.
+    /// comes after it voids the stamp. And where there is nothing to ask, no 304 can be the answer.
     fn doubt_validator(&mut self) {
         if let Some(Validator { entry, purged }) = &mut self.validator {
             let liveness = self.exchange.store.coherence().liveness(&entry.stamp, &entry.tags);
             *purged |= liveness != Liveness::Live;
+            if conditional_fields(&entry.response, *purged).is_empty() {
+                self.validator = None;
+            }
         }
     }
 
