@@ -130,6 +130,8 @@ pub struct StoreStats {
 pub struct RedisHealth {
     /// It answered just now.
     pub connected: bool,
+    /// The purge log in it is being followed: other instances' purges arrive.
+    pub log_followed: bool,
     /// `closed` (normal), `open` (not tried), `half-open` (trying).
     pub breaker: &'static str,
     /// Round trip of a PING, milliseconds.

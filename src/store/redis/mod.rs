@@ -185,7 +185,8 @@ impl Redis {
         health.breaker = self.tier.link.breaker();
         health.entries = self.seen.load(Ordering::Relaxed).checked_sub(1);
         health.last_error = self.connector.last_error();
-        if !self.log.following() {
+        health.log_followed = self.log.following();
+        if !health.log_followed {
             health.warnings.push(
                 "the purge log is not being followed: other instances' purges do not arrive".to_owned(),
             );
