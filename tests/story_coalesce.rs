@@ -295,3 +295,26 @@ async fn a_slow_body_is_shared_while_it_streams_or_after() {
     assert_eq!(follower.await.unwrap().text(), "one two");
     assert_eq!(origin.count("/page"), 1);
 }
+
+#[tokio::test]
+async fn an_event_stream_is_everybodys_own_and_ends_with_its_client() {
+    let origin = Origin::start().await;
+    let senders = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let begun = senders.clone();
+    origin.on("GET /page", move |_| {
+        let (sender, events) = Reply::channel();
+        sender.try_send("data: 1\n\n".into()).unwrap();
+        begun.lock().unwrap().push(sender);
+        events.header("content-type", "text/event-stream; charset=utf-8")
+    });
+    let weir = Weir::start(&origin, PAGE).await;
+    let mut one = weir.get("/page").open().await.unwrap();
+    assert_eq!(one.chunk().await.unwrap().unwrap(), "data: 1\n\n");
+    let mut two = within("nobody waits for its end", weir.get("/page").open()).await.unwrap();
+    assert_eq!(two.chunk().await.unwrap().unwrap(), "data: 1\n\n");
+    drop((one, two));
+    let senders: Vec<_> = senders.lock().unwrap().drain(..).collect();
+    for sender in &senders {
+        within("the backend's stream ends with its client", sender.closed()).await;
+    }
+}

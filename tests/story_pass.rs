@@ -241,6 +241,22 @@ async fn a_websocket_echoes_through() {
 }
 
 #[tokio::test]
+async fn an_unsafe_method_may_be_upgraded_too() {
+    let origin = RawOrigin::start(|mut stream| async move {
+        let head = RawOrigin::read_head(&mut stream).await.to_lowercase();
+        assert!(head.contains("upgrade: tcp"), "{head}");
+        let answer = "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: tcp\r\n\r\nraw";
+        drop(stream.write_all(answer.as_bytes()).await);
+    })
+    .await;
+    let weir = WeirConfig::new("").upstream(&origin.url()).start().await;
+    let ask = "POST /exec HTTP/1.1\r\nhost: api.test\r\nconnection: upgrade\r\nupgrade: tcp\r\n\r\n";
+    let answer = weir.client().raw(ask).await;
+    assert!(answer.starts_with("HTTP/1.1 101 ") && answer.ends_with("\r\n\r\nraw"), "{answer}");
+    assert!(answer.contains("detail=purged"), "what it did is purged before it is answered: {answer}");
+}
+
+#[tokio::test]
 async fn an_upgrade_that_is_refused_is_an_ordinary_answer() {
     let origin = Origin::start().await;
     origin.always("GET /socket", || Reply::text("no sockets here").code(426).header("upgrade", "other"));
@@ -648,4 +664,19 @@ async fn the_upstreams_own_host_can_be_sent_instead() {
     weir.get("/x").await;
     assert_eq!(origin.last("/x").header("host"), Some(origin.addr().to_string().as_str()));
     assert_eq!(origin.last("/x").header("x-forwarded-host"), Some("api.test"));
+}
+
+#[tokio::test]
+async fn every_refusal_gives_its_reason_in_the_same_way() {
+    let origin = Origin::start().await;
+    let weir = WeirConfig::new("").upstream(&origin.url()).start().await;
+    for (ask, reason) in
+        [("GET / HTTP/1.1\r\n\r\n", "no-host"), ("CONNECT a:1 HTTP/1.1\r\nhost: a\r\n\r\n", "connect")]
+    {
+        let answer = weir.client().raw(ask).await;
+        let problem: serde_json::Value =
+            serde_json::from_str(answer.split("\r\n\r\n").nth(1).unwrap()).unwrap();
+        assert_eq!(problem["reason"], reason, "{answer}");
+        assert!(problem["title"].is_string() && problem["detail"].is_string(), "{answer}");
+    }
 }

@@ -3,10 +3,13 @@
 
 mod support;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use serde_json::json;
-use support::{Origin, Redis, Reply, Weir, eventually, within};
+use support::{Origin, RawOrigin, Redis, Reply, Weir, WeirConfig, eventually, within};
+use tokio::io::AsyncWriteExt;
 
 /// Makes an answer.
 type Make = fn() -> Reply;
@@ -448,6 +451,36 @@ async fn who_arrives_after_the_purge_does_not_join_the_flight_before_it() {
 }
 
 #[tokio::test]
+async fn who_arrives_after_a_purge_that_only_the_answer_knows_of_does_not_take_it() {
+    let origin = Origin::versioned().await;
+    origin.bump("7");
+    let text = r#"
+        [[route]]
+        name = "items"
+        match = "GET /items"
+        ttl = "5m"
+        tags = ["item:{response.items[*].id}"]
+        [[purge]]
+        on = "PUT /items/{id}"
+        tags = ["item:{path.id}"]
+    "#;
+    let weir = Weir::start(&origin, text).await;
+    let hold = origin.hold_next("GET /items", 1);
+    let before = weir.get("/items").spawn();
+    hold.caught(1).await;
+    // Nobody can know yet that the list holds item 7.
+    assert_eq!(weir.put("/items/7").json(&json!({})).await.item_version(), 3);
+    let later: Vec<_> = (0..5).map(|_| weir.get("/items").spawn()).collect();
+    weir.get("/elsewhere").await;
+    hold.release();
+    assert_eq!(before.await.unwrap().json()["items"][0]["version"], 2);
+    for answer in later {
+        let answer = within("those who came later are answered", answer).await.unwrap();
+        assert_eq!(answer.json()["items"][0]["version"], 3, "{answer:?}");
+    }
+}
+
+#[tokio::test]
 async fn the_flight_after_the_purge_is_shared_as_ever() {
     let origin = Origin::versioned().await;
     let weir = Weir::start(&origin, ITEMS).await;
@@ -503,6 +536,28 @@ async fn stale_if_error_does_not_bring_back_what_was_purged() {
 }
 
 #[tokio::test]
+async fn stale_if_error_does_not_bring_back_what_was_purged_meanwhile() {
+    let origin = Origin::versioned().await;
+    let text = ITEMS.replace("ttl = \"5m\"", "ttl = \"100ms\"\nstale_if_error = \"1h\"");
+    let weir = Weir::start(&origin, &text).await;
+    weir.get("/items/1").await.assert_stored();
+    origin.always("GET /items/1", || Reply::status(503));
+    let hold = origin.hold_next("GET /items/1", 1);
+    // Answers come from the cache until it is stale; then one waits for a backend that is about to fail.
+    let mut waiting = weir.get("/items/1").spawn();
+    eventually("the entry is stale", Duration::from_secs(10), || {
+        if waiting.is_finished() && hold.count() == 0 {
+            waiting = weir.get("/items/1").spawn();
+        }
+        async { hold.count() == 1 }
+    })
+    .await;
+    weir.put("/items/1").json(&json!({})).await.assert_code(200);
+    hold.release();
+    waiting.await.unwrap().assert_code(503);
+}
+
+#[tokio::test]
 async fn a_purged_entry_is_not_revived_by_its_date() {
     let origin = Origin::versioned().await;
     let date = "Mon, 01 Jan 2024 00:00:00 GMT";
@@ -515,6 +570,29 @@ async fn a_purged_entry_is_not_revived_by_its_date() {
     warm(&weir, &["/items/1"]).await;
     weir.put("/items/1").json(&json!({})).await.assert_code(200);
     weir.get("/items/1").await.assert_code(200);
+    assert!(origin.seen("GET /items/1").iter().all(|s| s.header("if-modified-since").is_none()));
+}
+
+#[tokio::test]
+async fn a_purged_entry_may_be_revived_by_its_etag_alone() {
+    let origin = Origin::versioned().await;
+    origin.on("GET /items/1", |seen| {
+        let reply = match seen.header("if-none-match") {
+            Some("\"same\"") => Reply::status(304),
+            _ => Reply::json(&json!({"id": "1", "version": 1})),
+        };
+        reply.header("etag", "\"same\"").header("last-modified", "Mon, 01 Jan 2024 00:00:00 GMT")
+    });
+    let weir = Weir::start(&origin, ITEMS).await;
+    warm(&weir, &["/items/1"]).await;
+    weir.put("/items/1").json(&json!({})).await.assert_code(200);
+    assert_eq!(weir.get("/items/1").await.assert_code(200).assert_not_hit().item_version(), 1);
+    assert_eq!(
+        weir.get("/items/1").await.assert_hit().item_version(),
+        1,
+        "the backend says that it is the same"
+    );
+    assert_eq!(origin.count("GET /items/1"), 2);
     assert!(origin.seen("GET /items/1").iter().all(|s| s.header("if-modified-since").is_none()));
 }
 
@@ -612,4 +690,123 @@ async fn a_list_of_no_rows_carries_the_wildcard() {
     warm(&weir, &["/transactions?session_id=a"]).await;
     weir.put("/transactions/77").json(&json!({})).await;
     assert!(!cached(&weir, "/transactions?session_id=a").await, "tx:77 may be what the empty list now lacks");
+}
+
+/// A backend whose reads lag its writes: it acknowledges a PUT and goes on telling the old for a while.
+#[tokio::test]
+async fn a_settling_purge_keeps_what_a_lagging_backend_says_out_of_the_store() {
+    let origin = Origin::start().await;
+    let shown = std::sync::Arc::new(std::sync::Mutex::new("old"));
+    let tells = shown.clone();
+    origin.on("GET /items/1", move |_| Reply::text(*tells.lock().unwrap()));
+    origin.always("PUT /items/1", || Reply::status(204));
+    let weir = Weir::start(&origin, &format!("{ITEMS}\nsettle = \"2s\"")).await;
+    warm(&weir, &["/items/1"]).await;
+    weir.put("/items/1").await.assert_code(204);
+    for _ in 0..3 {
+        let answer = weir.get("/items/1").await;
+        assert_eq!(answer.assert_not_hit().text(), "old", "the backend's own word, and not kept");
+    }
+    *shown.lock().unwrap() = "new";
+    eventually("the new is kept", Duration::from_secs(20), || async {
+        let answer = weir.get("/items/1").await;
+        assert_eq!(answer.text(), "new");
+        answer.hit()
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_mutation_purges_whatever_else_it_asks_for() {
+    let origin = Origin::versioned().await;
+    let weir = Weir::start(&origin, ITEMS).await;
+    let disguises: [&[(&str, &str)]; 3] = [
+        &[("connection", "upgrade"), ("upgrade", "websocket")],
+        &[("x_http_method_override", "PUT")],
+        &[("x-http-method-override", "PUT"), ("connection", "upgrade"), ("upgrade", "websocket")],
+    ];
+    for (n, disguise) in disguises.into_iter().enumerate() {
+        warm(&weir, &["/items/1", "/items"]).await;
+        // What a field overrides is the backend's to read: the rig's versions rise by an unsafe method alone.
+        let method = if n == 0 { "PUT" } else { "OPTIONS" };
+        let mut ask = weir.request(method, "/items/1");
+        for (name, value) in disguise {
+            ask = ask.header(name, value);
+        }
+        ask.await;
+        assert!(!cached(&weir, "/items/1").await, "{disguise:?}");
+        assert!(!cached(&weir, "/items").await, "{disguise:?}: the rule's tags");
+    }
+}
+
+#[tokio::test]
+async fn a_graphql_mutation_purges_though_the_cache_takes_no_part() {
+    let origin = Origin::start().await;
+    origin.counting("* /graphql");
+    let weir = Weir::start(
+        &origin,
+        r#"
+        [[route]]
+        name = "graphql"
+        match = "POST /graphql"
+        body = "graphql"
+        ttl = "5m"
+        "#,
+    )
+    .await;
+    let ask = |document: &str| weir.post("/graphql").json(&json!({ "query": document }));
+    ask("{ a }").await.assert_stored();
+    ask("{ a }").await.assert_hit();
+    // A read with somebody's credential passes by, and purges nothing.
+    ask("{ a }").bearer("ann").await.assert_not_hit();
+    ask("{ a }").await.assert_hit();
+    let answer = ask("mutation { b }").bearer("ann").await;
+    assert_eq!(answer.cache().detail.as_deref(), Some("purged"));
+    ask("{ a }").await.assert_not_hit();
+}
+
+#[tokio::test]
+async fn what_an_override_makes_unsafe_is_never_sent_twice() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let deletes = Arc::clone(&asked);
+    let origin = RawOrigin::start(move |mut stream| {
+        let deletes = Arc::clone(&deletes);
+        async move {
+            loop {
+                let head = RawOrigin::read_head(&mut stream).await.to_lowercase();
+                let answer = match head.contains("x-http-method-override: delete") {
+                    _ if head.is_empty() => return,
+                    // Deleted, and gone before it could say so.
+                    true if deletes.fetch_add(1, Ordering::SeqCst) == 0 => return,
+                    true => "HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n",
+                    false => "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok",
+                };
+                drop(stream.write_all(answer.as_bytes()).await);
+            }
+        }
+    })
+    .await;
+    // The route is not cached for OPTIONS, so the override goes through, on the connection that is kept alive.
+    let weir = WeirConfig::new(ITEMS).upstream(&origin.url()).start().await;
+    warm(&weir, &["/items/1"]).await;
+    let answer = weir.request("OPTIONS", "/items/1").header("x-http-method-override", "DELETE").await;
+    assert_eq!(asked.load(Ordering::SeqCst), 1, "{answer:?}");
+    answer.assert_code(502);
+    assert!(!cached(&weir, "/items/1").await, "it may have been deleted");
+}
+
+#[tokio::test]
+async fn no_other_spelling_of_a_path_outlives_its_purge() {
+    // Many backends take several slashes for one.
+    let origin = Origin::versioned().await;
+    let weir =
+        Weir::start(&origin, "[[route]]\nname = \"all\"\nmatch = \"GET /items/**\"\nttl = \"5m\"").await;
+    let spellings = ["/items/1", "/items//1", "/items/%31"];
+    for path in spellings {
+        weir.get(path).await.assert_code(200);
+    }
+    let made = weir.put("/items/1").json(&json!({})).await.item_version();
+    for path in spellings {
+        assert_eq!(weir.get(path).await.item_version(), made, "{path}");
+    }
 }

@@ -441,3 +441,54 @@ async fn a_path_that_backends_read_differently_passes_through() {
         assert_eq!(origin.count(&format!("GET {path}")), 2, "{path} is forwarded as it came");
     }
 }
+
+#[tokio::test]
+async fn nobody_takes_the_place_of_a_subject_that_connection_took_away() {
+    let origin = Origin::start().await;
+    origin.on("GET /me", |seen| Reply::text(seen.header("x-account").unwrap_or("nobody").to_owned()));
+    let text = PER_HEADER.replace("authorization", "x-account");
+    let weir = Weir::start(&origin, &text).await;
+    let ask = weir.get("/me").header("x-account", "ann").header("connection", "x-account");
+    assert_eq!(ask.await.text(), "nobody");
+    assert_eq!(weir.get("/me").header("x-account", "ann").await.text(), "ann");
+}
+
+#[tokio::test]
+async fn what_a_stranger_claims_about_the_outside_colours_no_shared_answer() {
+    let claims = [
+        "x-forwarded-host",
+        "x-forwarded-protocol",
+        "x-forwarded-path",
+        "x-original-host",
+        "x-url-scheme",
+        "front-end-https",
+    ];
+    let origin = Origin::start().await;
+    origin.on("GET /links", move |seen| {
+        let believed = claims.iter().filter(|c| seen.header(c).is_some_and(|v| v.contains("evil")));
+        Reply::text(believed.copied().collect::<Vec<_>>().join(" "))
+    });
+    let weir =
+        Weir::start(&origin, "[[route]]\nname = \"links\"\nmatch = \"GET /links\"\nttl = \"5m\"").await;
+    let mut ask = weir.get("/links");
+    for claim in claims {
+        ask = ask.header(claim, "evil");
+    }
+    assert_eq!(ask.await.assert_stored().text(), "", "believed by the backend, stored for everybody");
+}
+
+#[tokio::test]
+async fn a_keyed_body_has_one_type() {
+    let origin = Origin::start().await;
+    origin.on("POST /search", |seen| {
+        let last = seen.headers.get_all("content-type").iter().next_back().unwrap().to_str().unwrap();
+        Reply::text(last.to_owned())
+    });
+    let text = "[[route]]\nname = \"search\"\nmatch = \"POST /search\"\nbody = \"any\"\nttl = \"5m\"";
+    let weir = Weir::start(&origin, text).await;
+    let ask = || weir.post("/search").json(&json!({}));
+    let forked = ask().header("content-type", "text/other").await;
+    assert_eq!(forked.assert_not_hit().text(), "text/other");
+    assert!(!forked.cache().stored);
+    assert_eq!(ask().await.text(), "application/json");
+}

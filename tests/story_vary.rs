@@ -234,3 +234,39 @@ async fn a_vary_that_changes_is_followed() {
     let other = weir.get("/page").header("x-a", "1").header("x-b", "3").await;
     assert_eq!(other.assert_not_hit().text(), "Some(\"1\") Some(\"3\")");
 }
+
+#[tokio::test]
+async fn a_field_that_does_not_reach_the_backend_selects_nothing() {
+    let origin = Origin::start().await;
+    origin.on("GET /page", |seen| {
+        Reply::text(seen.header("x-version").unwrap_or("none").to_owned()).header("vary", "X-Version")
+    });
+    let weir = Weir::start(&origin, PAGE).await;
+    // `Connection` takes the field away between Weir and the backend: this is no answer for version 2.
+    let ask = weir.get("/page").header("x-version", "2").header("connection", "x-version");
+    assert_eq!(ask.await.text(), "none");
+    assert_eq!(weir.get("/page").header("x-version", "2").await.text(), "2");
+    assert_eq!(weir.get("/page").await.assert_hit().text(), "none");
+}
+
+#[tokio::test]
+async fn answers_that_vary_by_what_weir_itself_says_are_not_shared() {
+    let origin = Origin::start().await;
+    let dress = |reply: Reply| reply.header("vary", "X-Forwarded-For").header("etag", "\"1\"");
+    origin.counting_with("GET /page", dress);
+    let weir = Weir::start(&origin, PAGE).await;
+    let first = weir.get("/page").await;
+    assert_eq!(first.cache().detail.as_deref(), Some("vary-client"));
+    assert_eq!(weir.get("/page").await.assert_not_hit().text(), "answer 2");
+    // Nor after a validation that says so.
+    let origin = Origin::start().await;
+    origin.on("GET /page", |seen| match seen.header("if-none-match") {
+        Some(_) => Reply::status(304).header("etag", "\"1\"").header("vary", "X-Forwarded-For"),
+        None => Reply::text("here").header("etag", "\"1\"").header("cache-control", "no-cache"),
+    });
+    let weir = Weir::start(&origin, PAGE).await;
+    weir.get("/page").await.assert_stored();
+    let validated = weir.get("/page").await;
+    assert_eq!(validated.text(), "here");
+    assert!(!validated.cache().stored);
+}

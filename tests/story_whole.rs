@@ -328,3 +328,49 @@ async fn a_client_that_leaves_mid_body_does_not_spoil_the_fill() {
     assert_eq!(weir.get("/page").await.assert_hit().text(), "all of it");
     assert_eq!(origin.count("/page"), 1);
 }
+
+#[tokio::test]
+async fn what_slow_clients_have_yet_to_read_counts_as_buffered() {
+    const BODY: usize = 24 << 20;
+    let origin = Origin::start().await;
+    origin.always("GET /*", || Reply::text(vec![b'x'; BODY]));
+    let text = "[cache]\nmax_fill = \"40MiB\"\nmax_body = \"32MiB\"\nhit_for_miss = \"1ms\"\n\
+                [[route]]\nname = \"all\"\nmatch = \"GET /**\"\nttl = \"5m\"";
+    let weir = Weir::start(&origin, text).await;
+    // More than the sockets between hold: the rest waits in Weir.
+    let slow = weir.get("/slow").open().await.unwrap();
+    eventually("it is stored", support::DEADLINE, || async { weir.get("/slow").await.hit() }).await;
+    assert_eq!(weir.get("/other").await.body.len(), BODY);
+    assert_eq!(weir.get("/other").await.assert_not_hit().body.len(), BODY, "there is no room to keep it");
+    drop(slow);
+    eventually("room again", support::DEADLINE, || async { weir.get("/other").await.hit() }).await;
+}
+
+#[tokio::test]
+async fn a_client_that_reads_slowly_gets_all_and_one_that_does_not_read_is_let_go() {
+    const BODY: usize = 24 << 20;
+    let origin = Origin::start().await;
+    origin.always("GET /page", || Reply::text(vec![b'x'; BODY]));
+    let text = format!("[server]\nidle_timeout = \"2s\"\n[cache]\nmax_body = \"32MiB\"\n{PAGE}");
+    let weir = Weir::start(&origin, &text).await;
+    weir.get("/page").await.assert_stored();
+    // A hit is one piece: Weir is done with it long before the client is.
+    let mut slow = weir.get("/page").open().await.unwrap();
+    let mut read = 0;
+    let mut pause = 0;
+    while let Some(piece) = slow.chunk().await.expect("all of it, however slowly") {
+        read += piece.len();
+        if read >> 20 > pause {
+            pause = read >> 20;
+            tokio::time::sleep(std::time::Duration::from_millis(150)).await;
+        }
+    }
+    assert_eq!(read, BODY);
+    // Who takes nothing at all for that long does not hold the backend up.
+    let (sender, endless) = Reply::channel();
+    let endless = std::sync::Mutex::new(Some(endless));
+    origin.on("GET /streamed", move |_| endless.lock().unwrap().take().unwrap());
+    let _stuck = weir.get("/streamed").and_leave_open().await;
+    let feed = async { while sender.send(vec![b'x'; 1 << 20].into()).await.is_ok() {} };
+    support::within("the backend is let go", feed).await;
+}

@@ -18,12 +18,15 @@ use crate::store::RedisHealth;
 const REDIS_LIMIT: Duration = Duration::from_secs(1);
 
 impl AdminState {
-    /// `/healthz`. `status` is `ok`, `degraded` (Redis away, or a key set that could not be refreshed) or `draining`.
+    /// `/healthz`. `status` is `ok`, `degraded` (Redis away, its purge log not followed, or a key set that
+    /// could not be refreshed) or `draining`.
     pub(super) async fn health(&self) -> Value {
         let redis = self.redis().await;
         let ready = self.ready.load(Ordering::Acquire);
         let stale_keys = self.refresher.failures();
-        let away = redis.as_ref().is_some_and(|redis| !redis.connected || redis.breaker == "open");
+        let away = redis
+            .as_ref()
+            .is_some_and(|redis| !redis.connected || redis.breaker == "open" || !redis.log_followed);
         let degraded = away || !stale_keys.is_empty();
         let status = match (ready, degraded) {
             (false, _) => "draining",
@@ -132,6 +135,7 @@ impl AdminState {
 fn redis_json(redis: &RedisHealth) -> Value {
     json!({
         "connected": redis.connected,
+        "log_followed": redis.log_followed,
         "breaker": redis.breaker,
         "response_ms": redis.response_ms.map(|ms| (ms * 1000.0).round() / 1000.0),
         "entries": redis.entries,

@@ -98,7 +98,7 @@ Exit codes:
 #[command(name = "weir", version, about = ABOUT, long_about = LONG_ABOUT, after_help = MORE)]
 struct Arguments {
     /// Configuration file [default: ./proxy.toml]
-    #[arg(short, long, global = true, value_name = "FILE")]
+    #[arg(short, long, global = true, value_name = "FILE", env = "WEIR_CONFIG")]
     config: Option<PathBuf>,
     #[command(subcommand)]
     command: Option<Command>,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderName, HeaderValue, Response, header};
+use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use http_body::Body as _;
 
 use super::problem::problem;
@@ -32,7 +32,7 @@ pub(crate) struct Answer {
 /// A failure that is answered by Weir itself. Cloned to those who waited for the same fetch.
 #[derive(Debug, Clone)]
 pub(crate) struct Failure {
-    pub(crate) status: http::StatusCode,
+    pub(crate) status: StatusCode,
     pub(crate) token: &'static str,
     pub(crate) detail: &'static str,
 }
@@ -102,7 +102,8 @@ impl Answer {
             response.headers_mut().insert(X_CACHE, HeaderValue::from_static(word));
         }
         // An answer without a date would be dated by nobody behind a cache (RFC 9110 §6.6.1): the server adds it.
-        debug_assert!(!response.headers().contains_key(header::CONNECTION) || self.outcome == Outcome::Pass);
+        let switching = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        debug_assert!(switching || !response.headers().contains_key(header::CONNECTION));
         response
     }
 }

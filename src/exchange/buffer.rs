@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http_body::{Body as _, Frame, SizeHint};
@@ -20,15 +21,16 @@ pub(crate) enum Buffered {
     Partly(Body),
 }
 
-/// Reads at most `limit` bytes ahead.
-pub(crate) async fn read_up_to(mut body: Body, limit: u64) -> Buffered {
+/// Reads at most `limit` bytes ahead. A body that is silent for longer than `patience` has broken off (zero = it may
+/// be; an upstream's has a limit of its own).
+pub(crate) async fn read_up_to(mut body: Body, limit: u64, patience: Duration) -> Buffered {
     let mut frames = VecDeque::new();
     let mut total = 0u64;
     if body.size_hint().lower() > limit {
         return Buffered::Partly(body);
     }
     loop {
-        match body.frame().await {
+        match next_frame(&mut body, patience).await {
             None => return Buffered::Whole(join(frames)),
             Some(Ok(frame)) => {
                 let plain = frame.is_data();
@@ -43,6 +45,16 @@ pub(crate) async fn read_up_to(mut body: Body, limit: u64) -> Buffered {
                 return Buffered::Partly(Body::stream(Prefixed { frames, rest: Body::Empty }));
             }
         }
+    }
+}
+
+async fn next_frame(body: &mut Body, patience: Duration) -> Option<Result<Frame<Bytes>, BodyError>> {
+    if patience.is_zero() {
+        return body.frame().await;
+    }
+    match tokio::time::timeout(patience, body.frame()).await {
+        Ok(frame) => frame,
+        Err(_) => Some(Err(format!("nothing came for {patience:?}").into())),
     }
 }
 
@@ -191,13 +203,15 @@ mod tests {
 
     #[tokio::test]
     async fn a_small_body_is_read_whole() {
-        let Buffered::Whole(all) = read_up_to(chunks(&["ab", "cd"]), 4).await else { panic!("partly") };
+        let Buffered::Whole(all) = read_up_to(chunks(&["ab", "cd"]), 4, Duration::ZERO).await else {
+            panic!("partly")
+        };
         assert_eq!(all, "abcd");
     }
 
     #[tokio::test]
     async fn a_large_body_loses_nothing() {
-        let Buffered::Partly(body) = read_up_to(chunks(&["ab", "cd", "ef"]), 3).await else {
+        let Buffered::Partly(body) = read_up_to(chunks(&["ab", "cd", "ef"]), 3, Duration::ZERO).await else {
             panic!("whole")
         };
         assert_eq!(body.collect().await.unwrap().to_bytes(), "abcdef");
@@ -207,7 +221,7 @@ mod tests {
     async fn a_broken_body_stays_broken() {
         let frames = VecDeque::from([Ok(Frame::data(Bytes::from_static(b"ab"))), Err("cut".into())]);
         let body = Body::stream(Prefixed { frames, rest: Body::Empty });
-        let Buffered::Partly(body) = read_up_to(body, 100).await else { panic!("whole") };
+        let Buffered::Partly(body) = read_up_to(body, 100, Duration::ZERO).await else { panic!("whole") };
         assert!(body.collect().await.is_err());
     }
 

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, Response, StatusCode, response};
+use http::{HeaderMap, Response, StatusCode, header, response};
 use http_body::Body as _;
 use http_body_util::BodyExt;
 use tokio::sync::oneshot;
@@ -23,13 +23,14 @@ use super::relay::{RelaySender, relay};
 use super::wanted::Wanted;
 use super::{Exchange, forwarded};
 use crate::body::Body;
+use crate::coherence::Liveness;
 use crate::policy::json::parse_strict;
 use crate::policy::tags::Json;
 use crate::semantics::cache_control::RequestDirectives;
 use crate::semantics::stored::{Lifetimes, StoredResponse};
 use crate::semantics::storing::{NotStored, admit};
 use crate::semantics::timestamp::Timestamp;
-use crate::semantics::validation::{freshen, selects};
+use crate::semantics::validation::{conditional_fields, freshen, selects};
 use crate::semantics::vary::{Selecting, Vary};
 use crate::store::Entry;
 use crate::upstream::CloseDelimited;
@@ -77,6 +78,7 @@ impl Fetch {
     }
 
     async fn run(mut self, client: oneshot::Sender<Arrived>) {
+        self.doubt_validator();
         let (result, sent) = self.send().await;
         match result {
             Err(failure) => {
@@ -87,6 +89,18 @@ impl Fetch {
                 self.validated(response, sent, client);
             }
             Ok(response) => self.arrived(response, sent, client).await,
+        }
+    }
+
+    /// A purge may have come between the look-up and the stamp: what came before the stamp must count here, as what
+    /// comes after it voids the stamp. And where there is nothing to ask, no 304 can be the answer.
+    fn doubt_validator(&mut self) {
+        if let Some(Validator { entry, purged }) = &mut self.validator {
+            let liveness = self.exchange.store.coherence().liveness(&entry.stamp, &entry.tags);
+            *purged |= liveness != Liveness::Live;
+            if conditional_fields(&entry.response, *purged).is_empty() {
+                self.validator = None;
+            }
         }
     }
 
@@ -144,6 +158,9 @@ impl Fetch {
             .into_iter()
             .collect();
         let first_byte = sent.first_byte;
+        let storable = storable
+            .map_err(NotStored::as_str)
+            .and_then(|()| self.selects_among_clients(&entry.response.selecting));
         match storable {
             Ok(()) => {
                 let entry = self.exchange.store.insert(entry);
@@ -151,7 +168,7 @@ impl Fetch {
                 let _ = client.send(Arrived::Validated { entry, stored: true, first_byte });
             }
             Err(reason) => {
-                self.not_shareable(reason.as_str(), true);
+                self.not_shareable(reason, true);
                 let entry = Arc::new(entry);
                 let _ = client.send(Arrived::Validated { entry, stored: false, first_byte });
             }
@@ -195,6 +212,10 @@ impl Fetch {
         sent: &Sent,
     ) -> Result<(Lifetimes, Selecting), &'static str> {
         let wanted = &self.wanted;
+        if is_event_stream(&head.headers) {
+            // Its end may never come: nobody should wait for it, and it should not outlive its client.
+            return Err("event-stream");
+        }
         let lifetimes = admit(
             &wanted.parts.method,
             &sent.fields,
@@ -210,6 +231,7 @@ impl Fetch {
             Vary::Fields(fields) => Selecting::from_request(&fields, &wanted.parts.headers),
             Vary::Any => return Err("vary-any"),
         };
+        self.selects_among_clients(&selecting)?;
         if body.size_hint().lower() > wanted.route.max_body {
             return Err("too-large");
         }
@@ -220,7 +242,15 @@ impl Fetch {
         Ok((spread(lifetimes, wanted.route.jitter, sent.response_time, &wanted.key), selecting))
     }
 
-    /// Reads the content to its end, for the store and for the client. What ends the content is passed on only
+    /// What varies by a field that Weir adds for each client cannot be told apart by what clients send.
+    fn selects_among_clients(&self, selecting: &Selecting) -> Result<(), &'static str> {
+        let any_host = self.wanted.route.any_host;
+        let added = selecting.names().any(|name| forwarded::is_added_here(name, any_host));
+        if added { Err("vary-client") } else { Ok(()) }
+    }
+
+    /// Reads the content to its end, for the store and for the client. What a slow client has yet to take stays
+    /// counted as buffered. What ends the content is passed on only
     /// when the entry is stored: a client that knows the length sees its end there.
     async fn fill(mut self, mut body: Body, client: RelaySender, plan: Plan) {
         let mut copy = Copy::new(&self.exchange, self.wanted.route.max_body);
@@ -229,9 +259,9 @@ impl Fetch {
             match body.frame().await {
                 Some(Ok(frame)) => {
                     if let Some(data) = frame.data_ref()
-                        && copy.filling()
-                        && let Err(reason) = copy.push(data)
+                        && let Err((reason, buffered)) = copy.push(data)
                     {
+                        client.keep(buffered);
                         self.not_shareable(reason, true);
                     }
                     if body.is_end_stream() {
@@ -253,7 +283,8 @@ impl Fetch {
                 None => break,
             }
         }
-        if let Some(content) = copy.finish() {
+        if let Some((content, buffered)) = copy.finish() {
+            client.keep(buffered);
             self.store(content, plan);
         }
         if let Some(frame) = last {
@@ -335,61 +366,74 @@ struct Plan {
 
 /// The store's copy of a content on its way, within the route's and the process' limits.
 struct Copy {
-    chunks: Option<Vec<Bytes>>,
-    length: u64,
+    /// `None` = given up.
+    filling: Option<(Vec<Bytes>, Reserved)>,
     limit: u64,
-    filling: Arc<AtomicU64>,
     budget: u64,
 }
 
 impl Copy {
     fn new(exchange: &Exchange, limit: u64) -> Copy {
-        let (filling, budget) = (Arc::clone(&exchange.filling), exchange.config.max_fill_bytes);
-        Copy { chunks: Some(Vec::new()), length: 0, limit, filling, budget }
+        let reserved = Reserved { bytes: 0, all: Arc::clone(&exchange.filling) };
+        Copy { filling: Some((Vec::new(), reserved)), limit, budget: exchange.config.max_fill_bytes }
     }
 
     fn filling(&self) -> bool {
-        self.chunks.is_some()
+        self.filling.is_some()
     }
 
-    /// Takes a chunk, or gives the copy up and says why.
-    fn push(&mut self, data: &Bytes) -> Result<(), &'static str> {
-        let Some(chunks) = &mut self.chunks else { return Ok(()) };
-        let more = data.len() as u64;
-        self.length += more;
-        let all = self.filling.fetch_add(more, Ordering::Relaxed) + more;
-        chunks.push(data.clone());
-        let reason = if self.length > self.limit {
-            "too-large"
-        } else if all > self.budget {
-            "fill-budget"
-        } else {
-            return Ok(());
-        };
-        self.give_up();
-        Err(reason)
-    }
-
-    fn give_up(&mut self) {
-        self.chunks = None;
-        self.filling.fetch_sub(std::mem::take(&mut self.length), Ordering::Relaxed);
-    }
-
-    fn finish(mut self) -> Option<Bytes> {
-        let mut chunks = self.chunks.take()?;
-        if chunks.len() == 1 {
-            return chunks.pop();
+    /// Takes a chunk, or gives the copy up and says why; what it had reserved comes back.
+    fn push(&mut self, data: &Bytes) -> Result<(), (&'static str, Reserved)> {
+        let Some((mut chunks, mut reserved)) = self.filling.take() else { return Ok(()) };
+        let all = reserved.add(data.len() as u64);
+        if reserved.bytes > self.limit {
+            return Err(("too-large", reserved));
         }
-        let mut all = BytesMut::with_capacity(usize::try_from(self.length).unwrap_or(0));
+        if all > self.budget {
+            return Err(("fill-budget", reserved));
+        }
+        chunks.push(data.clone());
+        self.filling = Some((chunks, reserved));
+        Ok(())
+    }
+
+    fn finish(self) -> Option<(Bytes, Reserved)> {
+        let (mut chunks, reserved) = self.filling?;
+        if chunks.len() == 1 {
+            return chunks.pop().map(|whole| (whole, reserved));
+        }
+        let mut all = BytesMut::with_capacity(usize::try_from(reserved.bytes).unwrap_or(0));
         chunks.iter().for_each(|c| all.extend_from_slice(c));
-        Some(all.freeze())
+        Some((all.freeze(), reserved))
     }
 }
 
-impl Drop for Copy {
-    fn drop(&mut self) {
-        self.give_up();
+/// Bytes of the process' budget for buffering; given back when dropped.
+pub(super) struct Reserved {
+    bytes: u64,
+    all: Arc<AtomicU64>,
+}
+
+impl Reserved {
+    /// Adds to it, within the budget or not; returns what is reserved by all.
+    fn add(&mut self, more: u64) -> u64 {
+        self.bytes += more;
+        self.all.fetch_add(more, Ordering::Relaxed) + more
     }
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        self.all.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+/// Whether the content is a stream of events, without an end of its own (WHATWG HTML §9.2).
+pub(crate) fn is_event_stream(headers: &HeaderMap) -> bool {
+    headers.get(header::CONTENT_TYPE).is_some_and(|line| {
+        let kind = line.as_bytes().split(|&b| b == b';').next().unwrap_or_default();
+        kind.trim_ascii().eq_ignore_ascii_case(b"text/event-stream")
+    })
 }
 
 /// The client's own `no-store` (RFC 9111 §5.2.1.5).

@@ -26,17 +26,22 @@ const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// Claims about the client that only a trusted proxy may make.
-const CLAIMS: [&str; 10] = [
+const CLAIMS: [&str; 15] = [
     "forwarded",
+    "front-end-https",
     "x-forwarded-for",
     "x-forwarded-host",
+    "x-forwarded-path",
     "x-forwarded-port",
     "x-forwarded-prefix",
     "x-forwarded-proto",
+    "x-forwarded-protocol",
     "x-forwarded-scheme",
     "x-forwarded-server",
     "x-forwarded-ssl",
+    "x-original-host",
     "x-real-ip",
+    "x-url-scheme",
 ];
 
 /// Longest `X-Request-Id` that is believed, bytes.
@@ -116,6 +121,12 @@ pub fn outside<'a>(headers: &HeaderMap, peer: Peer, trust: &Trust, host: &'a str
 /// Claims about who the client is, not about what it addressed: like the client's address itself, they are not
 /// expected to colour an answer.
 const CLIENT_ADDRESS: [&str; 3] = ["forwarded", "x-forwarded-for", "x-real-ip"];
+
+/// Whether an answer that varies by this field varies by something that Weir itself adds for each client: what
+/// clients send cannot tell two of them apart then.
+pub fn is_added_here(name: &HeaderName, any_host: bool) -> bool {
+    *name == X_FORWARDED_FOR || (any_host && *name == X_FORWARDED_HOST)
+}
 
 /// A name for the request in logs: the trace id of a valid `traceparent`, else a believable `X-Request-Id`, else
 /// one made here (`true`), which the caller sends upstream with [`name_request`].

@@ -7,7 +7,7 @@
 //!                   └─► mutate   forward ─► purge ─► deliver
 //! ```
 //!
-//! Every way returns an [`Answer`]; `handle` alone turns it into `Cache-Status`, metrics and an access line, so
+//! Every way returns an `Answer`; `handle` alone turns it into `Cache-Status`, metrics and an access line, so
 //! that all three tell the same story. No way returns an error: a failure is an answer too.
 
 mod answer;
@@ -41,7 +41,7 @@ use crate::policy::route::{Route, request_host};
 use crate::policy::subject::KeySets;
 use crate::policy::{Policy, Unlisted};
 use crate::semantics::cache_status::Forward;
-use crate::semantics::fields::is_override;
+use crate::semantics::fields::{is_override, strip_nominated};
 use crate::server::{Handler, Peer};
 use crate::store::Store;
 use crate::telemetry::{AccessLog, AccessRecord};
@@ -149,11 +149,12 @@ impl Exchange {
     }
 
     async fn choose(self: &Arc<Self>, mut inbound: Inbound) -> Answer {
-        if upgrade::is_upgrade(&inbound.parts) || inbound.parts.method == Method::CONNECT {
+        let overridden = inbound.parts.headers.keys().any(is_override);
+        // Who asks for another protocol may not get it: an unsafe method is then carried out like any other.
+        if upgrade::is_upgrade(&inbound.parts) && is_safe(&inbound.parts.method) && !overridden {
             return self.pass(inbound, None, Forward::Bypass, "upgrade").await;
         }
         let found = self.policy.routes.find(&inbound.parts, &inbound.host);
-        let overridden = inbound.parts.headers.keys().any(is_override);
         if overridden && found.as_ref().is_some_and(|f| f.route.cache) {
             // What a cached route's requests mean is said by their method and path alone, wherever they go from here.
             strip_overrides(&mut inbound.parts.headers);
@@ -251,6 +252,8 @@ impl Handler for Arc<Exchange> {
         if let Some(response) = self.probe(&parts) {
             return response;
         }
+        // Nobody on the way may look at what does not go all the way.
+        strip_nominated(&mut parts.headers);
         let (id, made) = forwarded::request_id(&parts.headers);
         if made {
             forwarded::name_request(&mut parts.headers, &id);

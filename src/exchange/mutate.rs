@@ -7,6 +7,7 @@
 //!   their family. Only a plain refusal of the sole attempt purges nothing.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode, header, response};
@@ -14,8 +15,9 @@ use serde_json::Value;
 
 use super::answer::{Answer, Failure};
 use super::buffer::{Buffered, Capture, capturing, read_up_to};
-use super::fetch::within;
-use super::{Exchange, Inbound, forwarded};
+use super::fetch::{is_event_stream, within};
+use super::upgrade::Wish;
+use super::{Exchange, Inbound};
 use crate::body::Body;
 use crate::coherence::{Event, EventKind};
 use crate::policy::Policy;
@@ -73,6 +75,7 @@ impl Exchange {
             let (passing, capture) = capturing(body, self.config.max_tag_body);
             (body, captured) = (passing, Some(capture));
         }
+        let wish = Wish::take(&mut parts);
         let mutation = Mutation {
             policy: Arc::clone(&policy),
             host,
@@ -82,6 +85,7 @@ impl Exchange {
             parts: parts.clone(),
         };
         self.make_forwardable(&mut parts, peer);
+        wish.restore(&mut parts.headers);
         if needs_response {
             // Tags are read from the content, so it must come uncoded.
             parts.headers.remove(header::ACCEPT_ENCODING);
@@ -91,7 +95,7 @@ impl Exchange {
         let first_byte = self.clock.elapsed().saturating_sub(sent);
         self.metrics.upstream(result.as_ref().ok().map(|r| r.status().as_u16()), first_byte);
         let answer = match result {
-            Ok(response) => self.answered(&mutation, response, needs_response).await,
+            Ok(response) => self.answered(&mutation, response, needs_response, wish).await,
             Err(error) => {
                 let failure = Failure::of(&error, &mutation.parts.method, &mutation.path);
                 if !error.never_sent() {
@@ -104,8 +108,14 @@ impl Exchange {
     }
 
     /// The backend answered: purge unless it plainly refused, then pass the answer on.
-    async fn answered(&self, mutation: &Mutation, response: Response<Body>, needs_response: bool) -> Answer {
-        let (mut head, mut body) = response.into_parts();
+    async fn answered(
+        &self,
+        mutation: &Mutation,
+        response: Response<Body>,
+        needs_response: bool,
+        wish: Wish,
+    ) -> Answer {
+        let (head, mut body) = response.into_parts();
         let mut detail = "refused";
         if !is_refusal(head.status) {
             let mut json = None;
@@ -115,17 +125,18 @@ impl Exchange {
             let said = Said { headers: Some(&head.headers), json: json.as_ref() };
             detail = if self.purge(mutation, &said).await { "purged" } else { "purge-owed" };
         }
-        forwarded::prepare_response(&mut head, &self.config.name);
-        let response = Response::from_parts(head, body);
-        Answer::forwarded(response, Outcome::Mutation, Forward::Method, Some(detail))
+        match self.passed_on(Response::from_parts(head, body), wish) {
+            Ok(response) => Answer::forwarded(response, Outcome::Mutation, Forward::Method, Some(detail)),
+            Err(failure) => Answer::failed(&failure, Forward::Method),
+        }
     }
 
     /// The response's content as JSON, if it is that, whole and within the limit; and the content itself, intact.
     async fn look_into(&self, head: &response::Parts, body: Body) -> (Body, Option<Value>) {
-        if head.headers.contains_key(header::CONTENT_ENCODING) {
+        if head.headers.contains_key(header::CONTENT_ENCODING) || is_event_stream(&head.headers) {
             return (body, None);
         }
-        match read_up_to(body, self.config.max_tag_body).await {
+        match read_up_to(body, self.config.max_tag_body, Duration::ZERO).await {
             Buffered::Whole(bytes) => {
                 let json = within(&bytes, self.config.max_tag_body);
                 (Body::full(bytes), json)
@@ -146,7 +157,15 @@ impl Exchange {
             rules: mutation.policy.tags.fingerprint,
             ..Event::default()
         };
-        !self.store.publish(event).await.owed
+        let rules = mutation.policy.tags.matching(&mutation.parts, &mutation.host);
+        let settle = rules.iter().map(|(rule, _)| rule.settle).max().unwrap_or_default();
+        drop(rules);
+        let purged = if settle.is_zero() {
+            self.store.publish(event).await
+        } else {
+            self.store.publish_settling(event, settle).await
+        };
+        !purged.owed
     }
 
     fn tags(&self, mutation: &Mutation, said: &Said<'_>, secret: &[u8; 32]) -> TagSet {

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use http::{Request, StatusCode, Uri};
-use hyper::upgrade::OnUpgrade;
+use http::{Request, Response, StatusCode, Uri};
 
 use super::answer::{Answer, Failure};
-use super::{Exchange, Inbound, forwarded, upgrade};
+use super::upgrade::Wish;
+use super::{Exchange, Inbound, forwarded};
+use crate::body::Body;
 use crate::policy::route::Route;
 use crate::semantics::cache_status::{Forward, Outcome};
-use crate::server::Hold;
 
 const UNASKED: Failure = Failure {
     status: StatusCode::BAD_GATEWAY,
@@ -28,33 +28,33 @@ impl Exchange {
     ) -> Answer {
         let Inbound { mut parts, body, peer, .. } = inbound;
         let (method, path) = (parts.method.clone(), parts.uri.path().to_owned());
-        let protocols = upgrade::requested(&parts);
-        let (client, hold) = (parts.extensions.remove::<OnUpgrade>(), parts.extensions.remove::<Hold>());
+        let wish = Wish::take(&mut parts);
         self.make_forwardable(&mut parts, peer);
-        if let Some(protocols) = &protocols {
-            upgrade::restore(&mut parts.headers, protocols);
-        }
+        wish.restore(&mut parts.headers);
         let sent = self.clock.elapsed();
         let result = self.upstream.send(Request::from_parts(parts, body)).await;
         let first_byte = self.clock.elapsed().saturating_sub(sent);
         self.metrics.upstream(result.as_ref().ok().map(|r| r.status().as_u16()), first_byte);
-        let answer = match result {
-            Err(error) => Answer::failed(&Failure::of(&error, &method, &path), forward),
-            Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS => match client {
-                Some(client) if protocols.is_some() => {
-                    let response = self.tunnels.splice(client, hold, response, &self.config.name);
-                    Answer::forwarded(response, Outcome::Pass, forward, Some(detail))
-                }
-                _ => Answer::failed(&UNASKED, forward),
-            },
-            Ok(response) => {
-                let (mut head, body) = response.into_parts();
-                forwarded::prepare_response(&mut head, &self.config.name);
-                let response = http::Response::from_parts(head, body);
-                Answer::forwarded(response, Outcome::Pass, forward, Some(detail))
-            }
+        let passed = result
+            .map_err(|error| Failure::of(&error, &method, &path))
+            .and_then(|response| self.passed_on(response, wish));
+        let answer = match passed {
+            Ok(response) => Answer::forwarded(response, Outcome::Pass, forward, Some(detail)),
+            Err(failure) => Answer::failed(&failure, forward),
         };
         answer.on(route).after(first_byte)
+    }
+
+    /// The upstream's response as the client gets it; where both sides want another protocol, their connections
+    /// are joined.
+    pub(crate) fn passed_on(&self, response: Response<Body>, wish: Wish) -> Result<Response<Body>, Failure> {
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            let (client, hold) = wish.granted().ok_or(UNASKED)?;
+            return Ok(self.tunnels.splice(client, hold, response, &self.config.name));
+        }
+        let (mut head, body) = response.into_parts();
+        forwarded::prepare_response(&mut head, &self.config.name);
+        Ok(Response::from_parts(head, body))
     }
 
     /// Fields and URI as a proxy sends them on.

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use parking_lot::Mutex;
 
+use super::fetch::Reserved;
 use crate::body::BodyError;
 
 /// Bytes that may be queued before a writer that minds the client waits.
@@ -22,6 +23,8 @@ const WINDOW: usize = 256 * 1024;
 struct State {
     queue: VecDeque<Frame<Bytes>>,
     queued: usize,
+    /// Counts what is queued as buffered, until little is.
+    buffered: Option<Reserved>,
     end: Option<Result<(), String>>,
     reader_gone: bool,
     reader: Option<Waker>,
@@ -58,6 +61,12 @@ impl RelaySender {
             waker.wake();
         }
         true
+    }
+
+    /// Keeps bytes reserved for as long as much is queued: the fetch is done with them, the client is not.
+    pub(crate) fn keep(&self, buffered: Reserved) {
+        let mut state = self.0.lock();
+        state.buffered = (state.queued > WINDOW).then_some(buffered);
     }
 
     /// Waits until little is queued; false when the client has left.
@@ -106,6 +115,7 @@ impl Drop for RelayBody {
         state.reader_gone = true;
         state.queue.clear();
         state.queued = 0;
+        state.buffered = None;
         let waker = state.writer.take();
         drop(state);
         if let Some(waker) = waker {
@@ -125,8 +135,11 @@ impl http_body::Body for RelayBody {
         let mut state = self.state.lock();
         if let Some(frame) = state.queue.pop_front() {
             state.queued -= frame.data_ref().map_or(0, Bytes::len);
-            let waker = if state.queued <= WINDOW { state.writer.take() } else { None };
-            drop(state);
+            let (waker, buffered) = match state.queued <= WINDOW {
+                true => (state.writer.take(), state.buffered.take()),
+                false => (None, None),
+            };
+            drop((state, buffered));
             if let Some(waker) = waker {
                 waker.wake();
             }

@@ -47,6 +47,36 @@ pub fn requested(parts: &Parts) -> Option<HeaderValue> {
     (!h2c && !value.is_empty()).then(|| value.clone())
 }
 
+/// A client's wish for another protocol, kept aside while its request is made fit for forwarding.
+pub struct Wish {
+    protocols: Option<HeaderValue>,
+    client: Option<OnUpgrade>,
+    hold: Option<Hold>,
+}
+
+impl Wish {
+    /// Takes it out of a request as received; empty where there is none.
+    pub fn take(parts: &mut Parts) -> Wish {
+        Wish {
+            protocols: requested(parts),
+            client: parts.extensions.remove::<OnUpgrade>(),
+            hold: parts.extensions.remove::<Hold>(),
+        }
+    }
+
+    /// Puts it on the request that is fit by now.
+    pub fn restore(&self, headers: &mut HeaderMap) {
+        if let Some(protocols) = &self.protocols {
+            restore(headers, protocols);
+        }
+    }
+
+    /// The client's connection to be, and what counts it; `None` = nothing was asked for.
+    pub fn granted(self) -> Option<(OnUpgrade, Option<Hold>)> {
+        self.protocols.and(self.client).map(|client| (client, self.hold))
+    }
+}
+
 /// Puts back what the stripping of hop-by-hop fields took away.
 pub fn restore(headers: &mut HeaderMap, protocols: &HeaderValue) {
     headers.insert(UPGRADE, protocols.clone());

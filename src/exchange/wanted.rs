@@ -59,7 +59,7 @@ impl Exchange {
         let RouteMatch { route, params } = found;
         let (path, subject) = match self.admissible(&inbound, &route) {
             Ok(pair) => pair,
-            Err(why) => return Err((inbound, Unwanted::Pass(why))),
+            Err(why) => return Err(self.not_admitted(inbound, &route, why).await),
         };
         let body = match self.keyed_body(&mut inbound, &route).await {
             Ok(body) => body,
@@ -72,6 +72,25 @@ impl Exchange {
         let terms =
             Terms { per_subject: route.terms.per_subject && !subject.anonymous, ..route.terms.clone() };
         Ok(Wanted { route, params, parts, peer, path, query, subject, terms, key, body })
+    }
+
+    /// The cache takes no part, whatever the body says; but a body may still say that something is to be purged.
+    async fn not_admitted(
+        &self,
+        mut inbound: Inbound,
+        route: &Route,
+        why: &'static str,
+    ) -> (Inbound, Unwanted) {
+        if inbound.parts.method != Method::POST {
+            return (inbound, Unwanted::Pass(why));
+        }
+        match self.keyed_body(&mut inbound, route).await {
+            Ok(body) => {
+                inbound.body = body.map_or(Body::Empty, Body::full);
+                (inbound, Unwanted::Pass(why))
+            }
+            Err(unwanted) => (inbound, unwanted),
+        }
     }
 
     /// What can be told from the head alone.
@@ -111,10 +130,16 @@ impl Exchange {
                 Unwanted::Mutation
             }
         };
-        if inbound.parts.headers.contains_key(header::CONTENT_ENCODING) {
+        let headers = &inbound.parts.headers;
+        // One type is keyed; of two a backend may read the other.
+        let unclear = headers.get_all(header::CONTENT_TYPE).iter().nth(1).is_some();
+        if unclear || headers.contains_key(header::CONTENT_ENCODING) {
             return Err(otherwise("request-encoding"));
         }
-        match read_up_to(std::mem::replace(&mut inbound.body, Body::Empty), self.config.max_key_body).await {
+        // As long as the upstream would wait for it.
+        let patience = self.upstream.config().first_byte_timeout;
+        let body = std::mem::replace(&mut inbound.body, Body::Empty);
+        match read_up_to(body, self.config.max_key_body, patience).await {
             Buffered::Partly(body) => {
                 inbound.body = body;
                 Err(otherwise("request-too-large"))

@@ -2,8 +2,8 @@
 //!
 //! A path is compared segment by segment, each percent-decoded on its own, so `/caf%C3%A9` meets the template
 //! `/café` and an encoded slash never splits a segment. A trailing slash is an empty last segment and therefore
-//! significant, except under a trailing `/**`, which also matches the bare prefix. Empty segments (`//`) are kept as
-//! they are: backends differ, and keeping them apart costs a second entry and never a wrong one.
+//! significant, except under a trailing `/**`, which also matches the bare prefix. Empty segments (`//`) identify no
+//! entry: to some backends they are not there, and a purge of the path without them would miss it.
 //!
 //! Only [`normalise`] decides whether a path may identify an entry; templates match anything. What a mutation might
 //! mean to a more lenient backend is the business of `readings`: there, too many matches only cost a needless purge.
@@ -246,6 +246,8 @@ pub enum UnsafePath {
     Nul,
     /// `;` parameters (an encoded `%3B` is data and stays).
     Semicolon,
+    /// `//`: some backends take it for one slash, so that another path would be what a purge names.
+    EmptySegment,
     /// A `%` that is not followed by two hex digits, or bytes outside a path.
     BadEncoding,
 }
@@ -258,6 +260,7 @@ impl UnsafePath {
             UnsafePath::DotSegment => "path-dot-segment",
             UnsafePath::Nul => "path-nul",
             UnsafePath::Semicolon => "path-semicolon",
+            UnsafePath::EmptySegment => "path-empty-segment",
             UnsafePath::BadEncoding => "path-encoding",
         }
     }
@@ -294,6 +297,9 @@ pub fn normalise(path: &str) -> Result<String, UnsafePath> {
     // Escaped dots are plain by now (RFC 3986 §6.2.2.3 would resolve them; backends disagree whether to).
     if out.split('/').any(|segment| segment == "." || segment == "..") {
         return Err(UnsafePath::DotSegment);
+    }
+    if out.contains("//") {
+        return Err(UnsafePath::EmptySegment);
     }
     Ok(out)
 }
@@ -453,7 +459,6 @@ mod tests {
             ("/", "/"),
             ("/a/%7euser/%41", "/a/~user/A"),
             ("/caf%c3%a9", "/caf%C3%A9"),
-            ("/a//b/", "/a//b/"),
             ("/a%3Bb", "/a%3Bb"),
             ("/a%252e", "/a%252e"),
             ("/...", "/..."),
@@ -476,6 +481,9 @@ mod tests {
             ("/a%00", UnsafePath::Nul),
             ("/a\0", UnsafePath::Nul),
             ("/a;v=1", UnsafePath::Semicolon),
+            ("/a//b", UnsafePath::EmptySegment),
+            ("//a", UnsafePath::EmptySegment),
+            ("/a//", UnsafePath::EmptySegment),
             ("/a%", UnsafePath::BadEncoding),
             ("/a%2", UnsafePath::BadEncoding),
             ("/a%zz", UnsafePath::BadEncoding),

@@ -7,6 +7,8 @@
 //! credential always comes with them), and tenant or organisation selectors (they select, and belong
 //! into `vary`; nobody proves anything by sending one).
 
+use std::borrow::Cow;
+
 use http::header::{
     self, ACCEPT_ENCODING, CONNECTION, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING,
     UPGRADE,
@@ -36,14 +38,20 @@ const HOP_BY_HOP: [HeaderName; 9] = [
 /// framing, caching, conditionals, content description, forwarding): RFC 9110 §7.6.1 forbids to nominate
 /// those, and who does it anyway wants them to vanish between two readers that both look at them.
 pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    if headers.contains_key(CONNECTION) {
-        for name in nominated(headers) {
-            headers.remove(name);
-        }
-        headers.remove(CONNECTION);
-    }
+    strip_nominated(headers);
+    headers.remove(CONNECTION);
     for name in &HOP_BY_HOP {
         headers.remove(name);
+    }
+}
+
+/// Removes the fields that `Connection` names, except those of the connection itself (`Upgrade`, `TE`, …): they are
+/// still to be acted on. Keys, subjects and variants must not be made of a field that the backend will not see.
+pub fn strip_nominated(headers: &mut HeaderMap) {
+    if headers.contains_key(CONNECTION) {
+        for name in nominated(headers).iter().filter(|name| !HOP_BY_HOP.contains(name)) {
+            headers.remove(name);
+        }
     }
 }
 
@@ -207,10 +215,12 @@ const CREDENTIAL_SUFFIXES: [&str; 12] = [
 ];
 
 /// Method- and URL-override fields, stripped on cached routes: they would make a backend answer another request
-/// than the one that is keyed.
+/// than the one that is keyed. CGI and WSGI cannot tell underscores from hyphens, so neither counts.
 pub fn is_override(name: &HeaderName) -> bool {
+    let text = name.as_str();
+    let hyphened = if text.contains('_') { Cow::Owned(text.replace('_', "-")) } else { Cow::Borrowed(text) };
     matches!(
-        name.as_str(),
+        &*hyphened,
         "x-http-method-override"
             | "x-http-method"
             | "x-method-override"

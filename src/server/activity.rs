@@ -1,5 +1,6 @@
 //! What a client connection is doing, told by three witnesses (the socket, the service, the answer's body) and
-//! read by the watchdog: in an exchange, idle between two, or in the middle of sending a request head.
+//! read by the watchdog: in an exchange, idle between two, in the middle of sending a request head, or not reading
+//! what it is sent.
 //!
 //! hyper has one timer for the last two, and cannot tell a client that may idle from one that trickles.
 
@@ -27,6 +28,8 @@ pub(super) struct Activity {
     multiplexed: AtomicBool,
     /// Milliseconds from `accepted` to the beginning of the head, or of the idleness.
     since: AtomicU64,
+    /// Milliseconds from `accepted`, plus one, to the moment from which the client takes no bytes; 0 = it does.
+    blocked: AtomicU64,
     /// The answer being sent has no other end than the connection's.
     close_delimited: AtomicBool,
     broken_off: AtomicBool,
@@ -42,6 +45,7 @@ impl Activity {
             in_head: AtomicBool::new(true),
             multiplexed: AtomicBool::new(false),
             since: AtomicU64::new(0),
+            blocked: AtomicU64::new(0),
             close_delimited: AtomicBool::new(false),
             broken_off: AtomicBool::new(false),
         })
@@ -64,6 +68,18 @@ impl Activity {
         }
     }
 
+    /// The socket took bytes, or has no room for them because the client does not read.
+    pub(super) fn writing(&self, took: bool) {
+        if !took {
+            let now = self.elapsed().saturating_add(1);
+            // Only the first refusal in a row counts.
+            let _ = self.blocked.compare_exchange(0, now, Ordering::AcqRel, Ordering::Acquire);
+        } else if self.blocked.swap(0, Ordering::AcqRel) > 0 && !self.in_head.load(Ordering::Acquire) {
+            // The exchange may be over but for its last bytes: the idleness begins behind them.
+            self.mark();
+        }
+    }
+
     /// A request was read. The exchange lasts until the guard is dropped with the answer.
     pub(super) fn exchange(self: &Arc<Self>) -> Exchanging {
         self.exchanges.fetch_add(1, Ordering::AcqRel);
@@ -71,8 +87,12 @@ impl Activity {
         Exchanging(self.clone())
     }
 
-    /// When the connection is to be closed if nothing happens; `None` while an exchange is going on.
+    /// When the connection is to be closed if nothing happens; `None` while an exchange is going on whose client
+    /// takes what it is sent.
     pub(super) fn deadline(&self) -> Option<Instant> {
+        if let Some(since) = self.blocked.load(Ordering::Acquire).checked_sub(1) {
+            return Some(self.accepted + Duration::from_millis(since) + self.idle_timeout);
+        }
         if self.exchanges.load(Ordering::Acquire) > 0 {
             return None;
         }
@@ -104,8 +124,11 @@ impl Activity {
     }
 
     fn mark(&self) {
-        let elapsed = u64::try_from(self.accepted.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.since.store(elapsed, Ordering::Release);
+        self.since.store(self.elapsed(), Ordering::Release);
+    }
+
+    fn elapsed(&self) -> u64 {
+        u64::try_from(self.accepted.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 }
 
@@ -195,6 +218,23 @@ mod tests {
         pass(29).await;
         activity.bytes();
         assert_eq!(left(&activity), Some(1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_takes_nothing_has_its_time_and_one_that_takes_something_has_more() {
+        let activity = Activity::new(HEAD, IDLE);
+        let exchange = activity.exchange();
+        activity.writing(false);
+        pass(70).await;
+        activity.writing(false);
+        assert_eq!(left(&activity), Some(5));
+        activity.writing(true);
+        assert_eq!(left(&activity), None);
+        activity.writing(false);
+        drop(exchange);
+        pass(70).await;
+        activity.writing(true);
+        assert_eq!(left(&activity), Some(75), "idle from its last bytes on");
     }
 
     #[tokio::test(start_paused = true)]

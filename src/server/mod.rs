@@ -6,10 +6,11 @@
 //!    └─ drain: stop accepting ─► every connection finishes what it has ─► deadline ─► cut and count
 //! ```
 //!
-//! Invariants: no client can hold a connection without sending requests for longer than the limits; a handler's
-//! panic is one failed request; an answer whose body failed is never ended as if it were whole. What it lacks:
-//! TLS, HTTP/3, the `Upgrade: h2c` dance (prior knowledge only), PROXY protocol, a limit on how slowly a client may
-//! read an answer or send a body (the upstream's timeouts end the latter).
+//! Invariants: no client can hold a connection without sending requests, or without taking what it is sent, for
+//! longer than the limits; a handler's panic is one failed request; an answer whose body failed is never ended as if
+//! it were whole. What it lacks: TLS, HTTP/3, the `Upgrade: h2c` dance (prior knowledge only), PROXY protocol, a
+//! limit on how slowly a client may send a body (the upstream's timeouts end that) or, beyond taking something now and
+//! then, read an answer; on HTTP/2 a single stream's closed window has no limit of its own.
 
 mod activity;
 mod check;
@@ -38,7 +39,8 @@ use crate::body::Body;
 pub struct ServerLimits {
     /// From accept (or a later request's first byte) to a complete head, default 30 s. Silent clients are closed.
     pub header_timeout: Duration,
-    /// From the end of a response to the next request's first byte, default 75 s.
+    /// From the end of a response to the next request's first byte, and longest that a client may take nothing of
+    /// what it is sent, default 75 s.
     pub idle_timeout: Duration,
     /// Largest request head, bytes, default 64 KiB; beyond it 431.
     pub max_header_bytes: usize,

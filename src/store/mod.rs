@@ -4,6 +4,7 @@ pub mod codec;
 pub mod entry;
 pub mod memory;
 pub mod redis;
+mod settling;
 pub mod sweeper;
 
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use tokio_util::task::TaskTracker;
 
 use self::memory::{Displaced, Memory};
 use self::redis::{Redis, Surroundings};
+use self::settling::Settling;
 use self::sweeper::Sweeper;
 use crate::coherence::{Coherence, Epoch, Event, Liveness, Void};
 use crate::metrics::{Metrics, StoreOp, StoreResult, StoreTier};
@@ -128,6 +130,8 @@ pub struct StoreStats {
 pub struct RedisHealth {
     /// It answered just now.
     pub connected: bool,
+    /// The purge log in it is being followed: other instances' purges arrive.
+    pub log_followed: bool,
     /// `closed` (normal), `open` (not tried), `half-open` (trying).
     pub breaker: &'static str,
     /// Round trip of a PING, milliseconds.
@@ -170,6 +174,7 @@ pub struct Store {
     origin: u64,
     /// Numbers our events.
     events: AtomicU64,
+    settling: Settling,
     tasks: TaskTracker,
     /// Asks tasks to end once they have done what waits.
     stop: CancellationToken,
@@ -213,7 +218,7 @@ impl Store {
         {
             tracing::warn!("Redis does not answer yet: starting with memory alone");
         }
-        Arc::new(Store {
+        let store = Arc::new(Store {
             coherence,
             memory,
             redis,
@@ -226,10 +231,14 @@ impl Store {
             deletes,
             origin: u64::from_le_bytes(random()).max(1),
             events: AtomicU64::new(0),
+            settling: Settling::default(),
             tasks,
             stop,
-        })
+        });
+        store.tasks.spawn(Arc::clone(&store).end_settling());
+        store
     }
+
     /// The installation's namespace: part of keys.
     pub fn namespace(&self) -> &str {
         &self.namespace
@@ -303,7 +312,8 @@ impl Store {
         if !self.enabled() {
             return entry;
         }
-        let live = self.coherence.liveness(&entry.stamp, &entry.tags) == Liveness::Live;
+        let live = self.coherence.liveness(&entry.stamp, &entry.tags) == Liveness::Live
+            && !self.settling.holds(&entry.tags, self.coherence.view().secret_id);
         let size = u64::try_from(entry.response.body.len()).unwrap_or(u64::MAX);
         if !live || size > self.max_body || entry.response.is_gone(self.clock.now()) {
             let result = if live { StoreResult::Skipped } else { StoreResult::Void };
@@ -363,6 +373,37 @@ impl Store {
         };
         self.metrics.purge(named, purged.owed);
         purged
+    }
+
+    /// Publishes a purge whose backend may still tell the old for a while: until `settle` is over, nothing these
+    /// tags name is stored here; then they are purged once more, for what was fetched meanwhile, here and elsewhere.
+    /// `hashed_with` must be given.
+    pub async fn publish_settling(&self, event: Event, settle: Duration) -> Purged {
+        // First of all: between the purge and the hold nothing may slip in.
+        self.settling.hold(&event.tags, event.hashed_with, self.clock.elapsed() + settle);
+        self.publish(event).await
+    }
+
+    /// Purges what has settled, until the store closes; then, at once, what has not: others are told early rather
+    /// than never.
+    async fn end_settling(self: Arc<Self>) {
+        loop {
+            let stopping = self.stop.is_cancelled();
+            let now = if stopping { Duration::MAX } else { self.clock.elapsed() };
+            let (event, next) = self.settling.settled(now);
+            if let Some(mut event) = event {
+                event.rules = self.coherence.view().rules;
+                self.publish(event).await;
+            } else if stopping {
+                return;
+            }
+            let wait = next.map_or(Duration::from_secs(3600), |at| at.saturating_sub(self.clock.elapsed()));
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = self.settling.changed() => {}
+                () = self.stop.cancelled() => {}
+            }
+        }
     }
 
     /// How many live entries carry one of these tags: a bounded look-up for the admin API, made before a purge.

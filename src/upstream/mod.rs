@@ -33,6 +33,7 @@ use self::request_body::{Outgoing, Upload};
 use self::response_body::ResponseBody;
 pub use self::response_body::ResponseBodyError;
 use crate::body::Body;
+use crate::semantics::fields::is_override;
 
 /// How long a client's `Expect: 100-continue` is held up for an upstream that says nothing (RFC 9110 §10.1.1 lets
 /// nobody wait for ever; curl waits as long).
@@ -166,7 +167,9 @@ impl Upstream {
     pub async fn send(&self, request: Request<Body>) -> Result<Response<Body>, UpstreamError> {
         let host = (!self.config.preserve_host).then_some(&self.authority);
         let Fitted { mut request, upload } = fit::fit(request, host, &self.authority);
-        let repeatable = upload.is_none() && request.method().is_safe();
+        // Behind an override a backend may read another method than the one on the line.
+        let safe = request.method().is_safe() && !request.headers().keys().any(is_override);
+        let repeatable = upload.is_none() && safe;
         let mut want = if repeatable { Want::Any } else { Want::Recent };
         loop {
             let lease = self.pool.checkout(want).await?;

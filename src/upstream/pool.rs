@@ -1,6 +1,6 @@
 //! Kept-alive connections to one origin.
 //!
-//! Invariants: a connection is in exactly one place (an exchange's [`Lease`] or the idle stack); a handle that is
+//! Invariants: a connection is in exactly one place (an exchange's `Lease` or the idle stack); a handle that is
 //! dropped closes its connection; only an exchange that ended whole puts its connection back. The newest idle
 //! connection is used first, so that the surplus grows old and is closed. At most `max` exchanges hold a
 //! connection at once; an idle one is closed where a new one would go over the limit.

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use http::request::Parts;
-use http::{HeaderMap, Method};
+use http::{HeaderMap, HeaderValue, Method};
 
 use super::expand::{Callers, expand};
 use super::name::{absent_name, any_name, decode_typed, hex, narrowed_name, value_name};
@@ -112,8 +112,7 @@ impl TagPlan {
 /// The method, and those that fields or the query put in its place for some backends.
 fn methods_of(parts: &Parts) -> Vec<Method> {
     let fields = ["x-http-method-override", "x-http-method", "x-method-override"];
-    let in_fields =
-        fields.into_iter().flat_map(|name| parts.headers.get_all(name)).map(|v| v.as_bytes().to_vec());
+    let in_fields = lines_of(&parts.headers, &fields).map(|line| line.as_bytes().to_vec());
     let in_query =
         query::values(parts.uri.query().unwrap_or_default(), "_method").into_iter().map(String::into_bytes);
     let overriding = in_fields
@@ -125,11 +124,22 @@ fn methods_of(parts: &Parts) -> Vec<Method> {
 /// All readings of the path, and of those that fields put in its place for some backends.
 fn paths_of(path: &str, headers: &HeaderMap) -> Vec<String> {
     let mut paths = readings(path);
-    for line in ["x-original-url", "x-rewrite-url"].into_iter().flat_map(|name| headers.get_all(name)) {
+    for line in lines_of(headers, &["x-original-url", "x-rewrite-url"]) {
         let text = String::from_utf8_lossy(line.as_bytes());
         paths.extend(readings(text.split(['?', '#']).next().unwrap_or_default().trim()));
     }
     paths
+}
+
+/// All lines of these fields, also in the spelling with underscores, which CGI and WSGI cannot tell apart.
+fn lines_of<'a>(headers: &'a HeaderMap, names: &[&str]) -> impl Iterator<Item = &'a HeaderValue> {
+    headers
+        .iter()
+        .filter(|(name, _)| {
+            let name = name.as_str();
+            names.contains(&name) || name.contains('_') && names.contains(&&*name.replace('_', "-"))
+        })
+        .map(|(_, line)| line)
 }
 
 impl PurgeRule {

@@ -163,7 +163,8 @@ impl Redis {
         self.seen.store(entries.saturating_add(1), Ordering::Relaxed);
     }
 
-    /// Asks Redis how it is, within the operation's deadline.
+    /// Asks Redis how it is; every question has the operation's deadline. Entries are counted in passing while they
+    /// are few, else the last whole walk's count stands.
     pub async fn health(&self) -> RedisHealth {
         let mut health = RedisHealth::default();
         let clock = &self.tier.clock;
@@ -176,10 +177,16 @@ impl Redis {
                 health::read_info(&mut health, &String::from_utf8_lossy(&info));
             }
         }
+        if health.connected
+            && let Some(entries) = scan::count(&self.tier.link, &self.tier.names).await
+        {
+            self.saw(entries);
+        }
         health.breaker = self.tier.link.breaker();
         health.entries = self.seen.load(Ordering::Relaxed).checked_sub(1);
         health.last_error = self.connector.last_error();
-        if !self.log.following() {
+        health.log_followed = self.log.following();
+        if !health.log_followed {
             health.warnings.push(
                 "the purge log is not being followed: other instances' purges do not arrive".to_owned(),
             );

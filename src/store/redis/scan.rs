@@ -3,13 +3,16 @@
 use redis::Value;
 use std::time::Duration;
 
-use super::link::{Dedicated, Failure, pipe};
+use super::link::{Dedicated, Failure, Link, pipe};
 use super::tier::Names;
 use super::wire;
 use crate::store::codec::{self, HEAD_BYTES, Head};
 
 /// About how many names one step looks at.
 const STEP: u32 = 200;
+/// About how many names one step of a count in passing looks at, and how many steps it takes at most.
+const COUNT_STEP: u32 = 1000;
+const COUNT_STEPS: u32 = 40;
 /// How long one round trip of a walk may take.
 const LIMIT: Duration = Duration::from_secs(1);
 
@@ -33,14 +36,8 @@ impl Walk {
 
     /// The next entries: names and heads. Values that are not ours, or of another version, are left out.
     pub async fn step(&mut self, connection: &mut Dedicated) -> Result<Vec<(Vec<u8>, Head)>, Failure> {
-        let mut scan = redis::cmd("SCAN");
-        scan.arg(&self.cursor).arg("MATCH").arg(self.names.pattern()).arg("COUNT").arg(STEP);
-        let (cursor, mut found) = match connection.command(&scan, LIMIT).await? {
-            Value::Array(reply) => scanned(&reply),
-            _ => (b"0".to_vec(), Vec::new()),
-        };
-        self.cursor = cursor;
-        found.retain(|name| self.names.is_ours(name));
+        let reply = connection.command(&self.scan(STEP), LIMIT).await?;
+        let found = self.scanned(&reply);
         if found.is_empty() {
             return Ok(Vec::new());
         }
@@ -52,15 +49,36 @@ impl Walk {
         let heads = replies.iter().map(|r| codec::read_head(wire::bytes(r.as_ref().ok()?)?).ok());
         Ok(found.into_iter().zip(heads).filter_map(|(name, head)| Some((name, head?))).collect())
     }
+
+    fn scan(&self, count: u32) -> redis::Cmd {
+        let mut scan = redis::cmd("SCAN");
+        scan.arg(&self.cursor).arg("MATCH").arg(self.names.pattern()).arg("COUNT").arg(count);
+        scan
+    }
+
+    /// Takes the reply's cursor and our names in it. A reply that is none ends the round.
+    fn scanned(&mut self, reply: &Value) -> Vec<Vec<u8>> {
+        let parts = if let Value::Array(parts) = reply { &parts[..] } else { &[] };
+        let [cursor, Value::Array(names)] = parts else {
+            self.cursor = b"0".to_vec();
+            return Vec::new();
+        };
+        self.cursor = wire::bytes(cursor).unwrap_or(b"0").to_vec();
+        let names = names.iter().filter_map(wire::bytes);
+        names.filter(|name| self.names.is_ours(name)).map(<[u8]>::to_vec).collect()
+    }
 }
 
-/// A `SCAN` reply: the next cursor and names. Anything else ends the round.
-fn scanned(reply: &[Value]) -> (Vec<u8>, Vec<Vec<u8>>) {
-    match reply {
-        [cursor, Value::Array(names)] => (
-            wire::bytes(cursor).unwrap_or(b"0").to_vec(),
-            names.iter().filter_map(wire::bytes).map(<[u8]>::to_vec).collect(),
-        ),
-        _ => (b"0".to_vec(), Vec::new()),
+/// How many values bear our names, as long as they are few enough to be counted in passing; `None` otherwise.
+pub async fn count(link: &Link, names: &Names) -> Option<u64> {
+    let mut walk = Walk::new(names.clone());
+    let mut all = 0u64;
+    for _ in 0..COUNT_STEPS {
+        let reply = link.command(&walk.scan(COUNT_STEP)).await.ok()?;
+        all += u64::try_from(walk.scanned(&reply).len()).unwrap_or(0);
+        if walk.at_start() {
+            return Some(all);
+        }
     }
+    None
 }
