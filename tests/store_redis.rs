@@ -490,6 +490,21 @@ async fn a_restarted_redis_with_its_data_is_a_new_epoch() {
 }
 
 #[tokio::test]
+async fn a_restart_while_nobody_asks_costs_nobody_anything() {
+    let mut server = Server::start(&[]).await;
+    let store = open(server.config()).await;
+    store.insert(entry(&store, 1, "one"));
+    eventually("it is written", async || exists(&server, 1).await).await;
+    let epoch = store.coherence().view().epoch;
+    server.kill();
+    server.restart().await;
+    eventually("the new log is followed", async || store.coherence().view().epoch != epoch).await;
+    // The pooled connections have died meanwhile, and nobody has noticed.
+    let health = store.redis_health().await.unwrap();
+    assert!(health.connected && health.breaker == "closed", "{health:?}");
+}
+
+#[tokio::test]
 async fn a_purge_right_after_a_flush_is_not_taken_for_the_old_logs() {
     let server = Server::start(&[]).await;
     let (a, b) = (open(server.config()).await, open(server.config()).await);

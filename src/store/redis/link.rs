@@ -213,6 +213,8 @@ impl bb8::ManageConnection for Manager {
 #[derive(Debug)]
 pub struct Link {
     pool: bb8::Pool<Manager>,
+    /// Connections in the pool.
+    size: u32,
     connector: Arc<Connector>,
     breaker: Arc<Breaker>,
     limit: Duration,
@@ -234,37 +236,53 @@ impl Link {
             .retry_connection(false)
             .connection_timeout(config.timeout.min(CHECK_OUT).max(Duration::from_millis(1)))
             .build_unchecked(manager);
-        Link { pool, connector, breaker, limit: config.timeout, opened: Notify::new() }
+        Link { pool, size, connector, breaker, limit: config.timeout, opened: Notify::new() }
     }
 
     /// One command within the operation's deadline.
     pub async fn command(&self, command: &Cmd) -> Result<Value, Failure> {
-        self.run(async |connection| connection.send_packed_command(command).await).await
+        match self.run(Work::One(command)).await? {
+            Reply::One(value) => Ok(value),
+            Reply::Many(_) => Ok(Value::Nil),
+        }
     }
 
     /// One pipeline within the operation's deadline; each command has its own result.
     pub async fn pipeline(&self, pipeline: &Pipeline) -> Result<Vec<RedisResult<Value>>, Failure> {
-        self.run(async |connection| healthy(pipeline.query_async(connection).await?)).await
+        match self.run(Work::Many(pipeline)).await? {
+            Reply::Many(values) => Ok(values),
+            Reply::One(value) => Ok(vec![Ok(value)]),
+        }
     }
 
-    async fn run<T>(
-        &self,
-        operation: impl AsyncFnOnce(&mut MultiplexedConnection) -> RedisResult<T>,
-    ) -> Result<T, Failure> {
+    /// A connection that died while it was idle says so only when it is used: each may do so once, and a new one
+    /// takes its place. What runs here may be repeated: reads, whole values, removals.
+    async fn run(&self, work: Work<'_>) -> Result<Reply, Failure> {
         if !self.breaker.is_closed() {
             return Err(Failure::Skipped);
         }
-        let mut health = None;
+        let mut health: Option<Arc<Health>> = None;
+        let mut spares = self.size;
         let outcome = timeout(self.limit, async {
-            let mut connection = {
-                let pooled = self.pool.get().await.map_err(|e| match e {
-                    bb8::RunError::User(failure) => failure,
-                    bb8::RunError::TimedOut => Failure::Late,
-                })?;
-                health = Some(Arc::clone(&pooled.health));
-                pooled.connection.clone()
-            };
-            operation(&mut connection).await.map_err(Failure::Failed)
+            loop {
+                let mut connection = {
+                    let pooled = self.pool.get().await.map_err(|e| match e {
+                        bb8::RunError::User(failure) => failure,
+                        bb8::RunError::TimedOut => Failure::Late,
+                    })?;
+                    health = Some(Arc::clone(&pooled.health));
+                    pooled.connection.clone()
+                };
+                match work.done_by(&mut connection).await {
+                    Err(error) if spares > 0 && error.is_io_error() => {
+                        spares -= 1;
+                        if let Some(health) = &health {
+                            health.broken.store(true, Ordering::Release);
+                        }
+                    }
+                    done => return done.map_err(Failure::Failed),
+                }
+            }
         })
         .await
         .unwrap_or(Err(Failure::Late));
@@ -343,6 +361,28 @@ impl Link {
         };
         let ping = redis::cmd("PING");
         matches!(timeout(self.limit, connection.send_packed_command(&ping)).await, Ok(Ok(_)))
+    }
+}
+
+/// What is asked of Redis.
+#[derive(Clone, Copy)]
+enum Work<'a> {
+    One(&'a Cmd),
+    Many(&'a Pipeline),
+}
+
+/// What it answers, in the same shape.
+enum Reply {
+    One(Value),
+    Many(Vec<RedisResult<Value>>),
+}
+
+impl Work<'_> {
+    async fn done_by(self, connection: &mut MultiplexedConnection) -> RedisResult<Reply> {
+        match self {
+            Work::One(command) => connection.send_packed_command(command).await.map(Reply::One),
+            Work::Many(pipeline) => healthy(pipeline.query_async(connection).await?).map(Reply::Many),
+        }
     }
 }
 

@@ -183,7 +183,7 @@ impl Redis {
             self.saw(entries);
         }
         health.breaker = self.tier.link.breaker();
-        health.entries = self.seen.load(Ordering::Relaxed).checked_sub(1);
+        health.entries = self.seen.load(Ordering::Relaxed).checked_sub(1).filter(|_| health.connected);
         health.last_error = self.connector.last_error();
         health.log_followed = self.log.following();
         if !health.log_followed {
