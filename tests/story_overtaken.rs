@@ -175,3 +175,23 @@ async fn a_purge_voids_what_redis_holds() {
         assert_eq!(weir.get("/items/1").await.item_version(), 2);
     }
 }
+
+#[tokio::test]
+async fn what_others_kept_of_a_lagging_backend_is_purged_again() {
+    let (origin, redis) = (Origin::start().await, Redis::start().await);
+    let version = Arc::new(AtomicU64::new(1));
+    let told = version.clone();
+    origin.on("GET /items/1", move |_| Reply::json(&json!({"version": told.load(Ordering::SeqCst)})));
+    origin.always("PUT /items/1", || Reply::status(202));
+    let text = format!("{ITEMS}\nsettle = \"2s\"");
+    let one = Weir::with_redis(&origin, &redis, &text).await;
+    let two = Weir::with_redis(&origin, &redis, &text).await;
+    one.put("/items/1").json(&json!({})).await.assert_code(202);
+    // Only the instance that purged knows that the backend may lag; the other keeps what it is told.
+    eventually("the other keeps the old", Duration::from_secs(5), || cached(&two, "/items/1")).await;
+    version.store(2, Ordering::SeqCst);
+    eventually("and loses it when it has settled", Duration::from_secs(10), || async {
+        two.get("/items/1").await.item_version() == 2
+    })
+    .await;
+}
