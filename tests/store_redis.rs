@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use redis::aio::MultiplexedConnection;
-use weir::coherence::{Event, Stamp, Void};
+use weir::coherence::{Agreement, Event, Stamp, Void};
 use weir::metrics::Metrics;
 use weir::policy::key::CacheKey;
 use weir::policy::tags::Tag;
@@ -95,6 +95,9 @@ fn spawn(port: u16, args: &[String], dir: &std::path::Path) -> Child {
 
 fn config(url: &str) -> StoreConfig {
     StoreConfig {
+        agreement: Agreement { lease: Duration::from_millis(300), ..Agreement::default() },
+        alone: Default::default(),
+        unreachable_log: Default::default(),
         namespace: "default".into(),
         memory_bytes: 16 << 20,
         max_body: 1 << 20,
@@ -159,7 +162,7 @@ fn entry(store: &Store, n: u8, body: &str) -> Entry {
 }
 
 async fn look(store: &Store, n: u8) -> Lookup {
-    store.lookup(&key(n), ROUTE, &HeaderMap::new()).await
+    store.lookup(&key(n), ROUTE, &HeaderMap::new(), Clock::system().elapsed()).await
 }
 
 fn body(lookup: &Lookup) -> Option<(String, Tier)> {
@@ -213,14 +216,14 @@ async fn two_instances_share_entries_and_follow_each_others_purges() {
     arrives(&b, 1, "one").await;
     assert_eq!(found(&b, 1).await, hit("one", Tier::Memory), "promoted");
 
-    let purged = b.publish(purge(&b, "session:a")).await;
-    assert!(!purged.owed && purged.seq > 0);
+    let purged = b.publish(purge(&b, "session:a"), None).await;
+    assert!(!purged.is_owed() && purged.seq > 0);
     assert!(found(&b, 1).await.is_none(), "the publisher applies before it answers");
     applied(&a, &b).await;
     assert!(found(&a, 1).await.is_none());
 
-    a.publish(Event { names: vec!["session:b".into()], ..Event::default() }).await;
-    b.publish(purge(&b, "session:c")).await;
+    a.publish(Event { names: vec!["session:b".into()], ..Event::default() }, None).await;
+    b.publish(purge(&b, "session:c"), None).await;
     applied(&a, &b).await;
     assert_eq!(a.coherence().view().floor.load(Ordering::SeqCst), 0, "nobody saw a gap");
     a.close(Duration::from_secs(5)).await;
@@ -234,8 +237,8 @@ async fn many_publishers_on_both_sides_leave_no_gap() {
     for n in 0..200 {
         let store = if n % 2 == 0 { Arc::clone(&a) } else { Arc::clone(&b) };
         tasks.spawn(async move {
-            let purged = store.publish(purge(&store, &format!("session:{n}"))).await;
-            assert!(!purged.owed);
+            let purged = store.publish(purge(&store, &format!("session:{n}")), None).await;
+            assert!(!purged.is_owed());
             assert!(store.coherence().sample().seq >= purged.seq);
             purged.seq
         });
@@ -255,13 +258,13 @@ async fn a_late_fill_is_served_by_neither_tier_nor_instance() {
     let (a, b) = (open(server.config()).await, open(server.config()).await);
     // The fetch begins at A; B purges while it is under way.
     let late = entry(&a, 1, "old");
-    b.publish(purge(&b, "session:a")).await;
+    b.publish(purge(&b, "session:a"), None).await;
     // A has not heard of it yet, perhaps, and stores; Redis may get the old answer.
     a.insert(late);
     applied(&a, &b).await;
     for store in [&a, &b] {
         assert!(found(store, 1).await.is_none());
-        assert!(store.lookup_memory(&key(1), &HeaderMap::new()).is_none());
+        assert!(store.lookup_memory(&key(1), &HeaderMap::new(), Clock::system().elapsed()).is_none());
     }
     // And once it has heard, it is not stored at all.
     let sets = a.stats().sets;
@@ -302,7 +305,7 @@ fn variant(store: &Store, accept: &'static str) -> Entry {
 
 async fn look_as(store: &Store, accept: &'static str) -> Lookup {
     let request = [(http::header::ACCEPT, HeaderValue::from_static(accept))].into_iter().collect();
-    store.lookup(&key(1), ROUTE, &request).await
+    store.lookup(&key(1), ROUTE, &request, Clock::system().elapsed()).await
 }
 
 #[tokio::test]
@@ -343,7 +346,7 @@ async fn a_restarted_instance_finds_what_redis_kept_and_nothing_purged() {
     a.insert(Entry { tags: Box::new([tag(&a, "session:b")]), ..entry(&a, 1, "kept") });
     a.insert(entry(&a, 2, "purged"));
     eventually("both are written", async || exists(&server, 1).await && exists(&server, 2).await).await;
-    a.publish(purge(&a, "session:a")).await;
+    a.publish(purge(&a, "session:a"), None).await;
     a.close(Duration::from_secs(5)).await;
     let b = open(server.config()).await;
     assert_eq!(found(&b, 1).await, hit("kept", Tier::Redis));
@@ -392,11 +395,11 @@ async fn a_frozen_redis_costs_its_deadline_and_no_more() {
         assert!(matches!(look(&store, n).await, Lookup::Absent(Absent::StoreUnavailable)));
     }
     assert!(started.elapsed() < Duration::from_millis(1000), "{:?}", started.elapsed());
-    let purged = store.publish(purge(&store, "session:a")).await;
-    assert!(purged.owed);
+    let purged = store.publish(purge(&store, "session:a"), None).await;
+    assert!(purged.is_owed());
     assert!(found(&store, 1).await.is_none(), "applied here at once");
     let owed = Instant::now();
-    assert!(store.publish(purge(&store, "session:a")).await.owed);
+    assert!(store.publish(purge(&store, "session:a"), None).await.is_owed());
     assert!(
         owed.elapsed() < Duration::from_millis(300),
         "the budget is not spent twice: {:?}",
@@ -418,10 +421,10 @@ async fn an_owed_purge_reaches_the_other_instance_later() {
     a.insert(entry(&a, 1, "old"));
     arrives(&b, 1, "old").await;
     server.signal("STOP");
-    assert!(a.publish(purge(&a, "session:a")).await.owed);
+    assert!(a.publish(purge(&a, "session:a"), None).await.is_owed());
     let unstorable = a.insert(entry(&a, 2, "unstorable"));
     assert_eq!(&*unstorable.response.body, b"unstorable");
-    assert!(a.lookup_memory(&key(2), &HeaderMap::new()).is_none());
+    assert!(a.lookup_memory(&key(2), &HeaderMap::new(), Clock::system().elapsed()).is_none());
     server.signal("CONT");
     eventually("B hears of it", async || b.coherence().sample().seq >= 1).await;
     assert!(found(&b, 1).await.is_none());
@@ -442,7 +445,7 @@ async fn more_purges_than_can_wait_become_one_flush() {
     let mut crowd = tokio::task::JoinSet::new();
     for _ in 0..5000 {
         let store = Arc::clone(&a);
-        crowd.spawn(async move { store.publish(purge(&store, "session:z")).await.owed });
+        crowd.spawn(async move { store.publish(purge(&store, "session:z"), None).await.is_owed() });
     }
     assert!(crowd.join_all().await.into_iter().all(|owed| owed));
     assert!(found(&a, 1).await.is_none(), "which purges were given up is not known any more: all is void");
@@ -457,7 +460,7 @@ async fn a_flushed_redis_is_a_new_epoch() {
     let server = Server::start(&[]).await;
     let (a, b) = (open(server.config()).await, open(server.config()).await);
     let epoch = a.coherence().view().epoch;
-    a.publish(purge(&a, "session:z")).await;
+    a.publish(purge(&a, "session:z"), None).await;
     a.insert(entry(&a, 1, "one"));
     arrives(&b, 1, "one").await;
     let () = redis::cmd("FLUSHALL").query_async(&mut server.connection().await).await.unwrap();
@@ -468,7 +471,7 @@ async fn a_flushed_redis_is_a_new_epoch() {
     // Purges and entries go on as before.
     b.insert(entry(&b, 2, "two"));
     arrives(&a, 2, "two").await;
-    assert!(!b.publish(purge(&b, "session:a")).await.owed);
+    assert!(!b.publish(purge(&b, "session:a"), None).await.is_owed());
     applied(&a, &b).await;
     assert!(found(&a, 2).await.is_none());
 }
@@ -478,7 +481,7 @@ async fn a_restarted_redis_with_its_data_is_a_new_epoch() {
     let mut server = Server::start(&["--appendonly", "yes", "--appendfsync", "always"]).await;
     let store = open(server.config()).await;
     store.insert(entry(&store, 1, "old"));
-    assert!(!store.publish(purge(&store, "session:z")).await.owed);
+    assert!(!store.publish(purge(&store, "session:z"), None).await.is_owed());
     let epoch = store.coherence().view().epoch;
     eventually("it is written", async || exists(&server, 1).await).await;
     server.kill();
@@ -512,7 +515,7 @@ async fn a_purge_right_after_a_flush_is_not_taken_for_the_old_logs() {
     arrives(&b, 1, "one").await;
     let () = redis::cmd("FLUSHALL").query_async(&mut server.connection().await).await.unwrap();
     for _ in 0..5 {
-        assert!(!a.publish(purge(&a, "session:other")).await.owed);
+        assert!(!a.publish(purge(&a, "session:other"), None).await.is_owed());
     }
     // As soon as an event of the new log is applied, what the old one knew is void; not when it next falls silent.
     applied_seq(&b, &a).await;
@@ -554,7 +557,7 @@ async fn a_garbled_log_is_a_new_epoch() {
         &["DEL", "{cache:log}:state"],
     ];
     for command in commands {
-        a.publish(purge(&a, "session:z")).await;
+        a.publish(purge(&a, "session:z"), None).await;
         applied(&b, &a).await;
         let epoch = a.coherence().view().epoch;
         let mut garble = redis::cmd(command[0]);
@@ -565,7 +568,7 @@ async fn a_garbled_log_is_a_new_epoch() {
         for store in [&a, &b] {
             eventually("a new epoch", async || store.coherence().view().epoch != epoch).await;
         }
-        assert!(!a.publish(purge(&a, "session:a")).await.owed, "{command:?}");
+        assert!(!a.publish(purge(&a, "session:a"), None).await.is_owed(), "{command:?}");
         applied(&b, &a).await;
     }
 }
@@ -577,7 +580,7 @@ async fn a_trimmed_log_raises_the_floor() {
     a.insert(entry(&a, 1, "old"));
     eventually("it is written", async || exists(&server, 1).await).await;
     for n in 0..5 {
-        a.publish(purge(&a, &format!("session:{n}"))).await;
+        a.publish(purge(&a, &format!("session:{n}")), None).await;
     }
     a.insert(entry(&a, 2, "new"));
     eventually("it is written", async || exists(&server, 2).await).await;
@@ -605,7 +608,7 @@ async fn a_wrong_password_and_no_server_are_not_errors() {
             store.insert(entry(&store, n, "memory"));
             assert_eq!(found(&store, n).await, hit("memory", Tier::Memory));
         }
-        assert!(store.publish(purge(&store, "session:a")).await.owed);
+        assert!(store.publish(purge(&store, "session:a"), None).await.is_owed());
         assert!(found(&store, 1).await.is_none());
         let health = store.redis_health().await.unwrap();
         assert!(!health.connected);
@@ -613,7 +616,7 @@ async fn a_wrong_password_and_no_server_are_not_errors() {
         assert!(health.last_error.is_some() && !shown.contains("hunter2"), "{shown}");
     }
     let store = open(config(&format!("redis://:right@127.0.0.1:{}/1", server.port))).await;
-    assert!(!store.publish(purge(&store, "session:a")).await.owed);
+    assert!(!store.publish(purge(&store, "session:a"), None).await.is_owed());
 }
 
 #[tokio::test]
@@ -622,7 +625,7 @@ async fn a_late_start_of_redis_joins_and_pays_what_is_owed() {
     server.kill();
     let store = open(server.config()).await;
     store.insert(entry(&store, 1, "before"));
-    assert!(store.publish(purge(&store, "session:a")).await.owed);
+    assert!(store.publish(purge(&store, "session:a"), None).await.is_owed());
     server.restart().await;
     eventually("joined and paid", async || {
         store.coherence().owed() == 0 && store.redis_health().await.unwrap().warnings.is_empty()
@@ -638,7 +641,7 @@ async fn database_0_is_never_touched() {
     let server = Server::start(&[]).await;
     let store = open(config(&format!("redis://127.0.0.1:{}/0", server.port))).await;
     store.insert(entry(&store, 1, "one"));
-    assert!(store.publish(purge(&store, "session:a")).await.owed);
+    assert!(store.publish(purge(&store, "session:a"), None).await.is_owed());
     assert!(store.redis_health().await.unwrap().last_error.unwrap().contains("database 0"));
     let working = open(server.config()).await;
     working.insert(entry(&working, 1, "one"));
@@ -673,7 +676,7 @@ async fn other_rules_and_other_secrets_void_instead_of_misreading() {
         a.insert(entry(&a, 1, "one"));
         eventually("it is written", async || exists(&server, 1).await).await;
         let rules = other.coherence().sample().rules;
-        other.publish(Event { tags: vec![tag(other, "session:zzz")], rules, ..Event::default() }).await;
+        other.publish(Event { tags: vec![tag(other, "session:zzz")], rules, ..Event::default() }, None).await;
         applied_seq(&a, other).await;
         assert!(found(&a, 1).await.is_none(), "what that purge named cannot be known here");
     }
@@ -706,7 +709,7 @@ async fn purges_are_counted_and_void_values_swept() {
     let part = store.count(&[tag(&store, "session:a")], Duration::from_millis(100)).await;
     assert_eq!((part.entries, part.complete), (5, false), "what memory knows");
     server.signal("CONT");
-    store.publish(purge(&store, "session:a")).await;
+    store.publish(purge(&store, "session:a"), None).await;
     assert_eq!(store.count(&[tag(&store, "session:a")], Duration::from_secs(5)).await.entries, 0);
     eventually("void values are swept", async || {
         let mut none = true;
@@ -730,7 +733,7 @@ async fn namespaces_keep_apart() {
     a.insert(entry(&a, 1, "one"));
     eventually("it is written", async || exists(&server, 1).await).await;
     assert!(found(&b, 1).await.is_none());
-    a.publish(purge(&a, "session:a")).await;
+    a.publish(purge(&a, "session:a"), None).await;
     assert_eq!(b.coherence().sample().seq, 0);
     assert_ne!(a.coherence().view().epoch, b.coherence().view().epoch);
 }

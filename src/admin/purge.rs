@@ -165,7 +165,7 @@ impl Admin {
             names = named.names.join(", "),
             entries = done.counted.entries,
             seq = done.purged.seq,
-            owed = done.purged.owed,
+            owed = done.purged.is_owed(),
             "purged by the admin API"
         );
         let mut warnings = done.warnings();
@@ -185,7 +185,7 @@ impl Admin {
         tracing::warn!(
             entries = done.counted.entries,
             seq = done.purged.seq,
-            owed = done.purged.owed,
+            owed = done.purged.is_owed(),
             "flushed by the admin API"
         );
         Ok(json(StatusCode::OK, &done.report(&["*".to_owned()], &done.warnings())))
@@ -196,7 +196,7 @@ impl Admin {
         let store = self.state.store.clone();
         let work = self.tasks.spawn(async move {
             let counted = store.count(&tags, COUNT_LIMIT).await;
-            Done { counted, purged: store.publish(event).await }
+            Done { counted, purged: store.publish(event, None).await }
         });
         work.await.map_err(|error| {
             tracing::error!(%error, "a purge by the admin API failed");
@@ -213,7 +213,7 @@ impl Done {
             warnings
                 .push("The count is a lower bound: the look-up ended before it had seen everything.".into());
         }
-        if self.purged.owed {
+        if self.purged.is_owed() {
             let words = "The purge log could not be reached: the purge holds here now and reaches the other \
                          instances when the log is back.";
             warnings.push(words.into());
@@ -226,7 +226,7 @@ impl Done {
             "purged": self.counted.entries,
             "complete": self.counted.complete,
             "seq": self.purged.seq,
-            "owed": self.purged.owed,
+            "owed": self.purged.is_owed(),
             "tags": names,
             "warnings": warnings,
         })

@@ -5,6 +5,7 @@
 //! n  names, one field each               r  rules fingerprint, decimal
 //! o  origin, decimal                     s  fingerprint of the secret that hashed the tags, decimal
 //! i  the origin's number for the event, decimal
+//! w  milliseconds for which nothing that carries the tags may be stored, decimal; or `over`
 //! ```
 //!
 //! Whoever writes the log may be newer than whoever reads it. What a reader does not understand (an unknown
@@ -21,8 +22,7 @@ pub enum EventKind {
     Purge,
     /// Everything is void (the floor rises to this event).
     Flush,
-    /// They are stale: servable under stale-while-revalidate where a route allows it, else void.
-    /// Until a route can say so, this is a purge.
+    /// They are stale: servable under stale-while-revalidate where a route allows it, else of no use.
     Soft,
 }
 
@@ -45,6 +45,20 @@ pub struct Event {
     /// The origin's own number for it, given by the publishing store; 0 = outside. An append whose answer was lost
     /// is repeated under the same number, so that its origin can tell when it has come through.
     pub id: u64,
+    /// Whether what carries the tags may be stored.
+    pub settle: Settle,
+}
+
+/// Whether what carries an event's tags may be stored: the backend's reads may lag its writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Settle {
+    /// At once.
+    #[default]
+    AtOnce,
+    /// Not for so many milliseconds; then its origin purges once more.
+    For(u64),
+    /// Now: this is the purge that ends the waiting.
+    Over,
 }
 
 impl Event {
@@ -70,6 +84,11 @@ impl Event {
             if value != 0 {
                 fields.push((name, value.to_string().into_bytes()));
             }
+        }
+        match self.settle {
+            Settle::AtOnce => {}
+            Settle::For(ms) => fields.push(("w", ms.to_string().into_bytes())),
+            Settle::Over => fields.push(("w", b"over".to_vec())),
         }
         fields
     }
@@ -97,6 +116,11 @@ impl Event {
                 b"o" => number(value).is_some_and(|n| set(&mut event.origin, n)),
                 b"s" => number(value).is_some_and(|n| set(&mut event.hashed_with, n)),
                 b"i" => number(value).is_some_and(|n| set(&mut event.id, n)),
+                b"w" => match (value, number(value)) {
+                    (b"over", _) => set(&mut event.settle, Settle::Over),
+                    (_, Some(ms)) => set(&mut event.settle, Settle::For(ms)),
+                    _ => false,
+                },
                 _ => false,
             };
             if !understood {
@@ -120,7 +144,7 @@ fn number(value: &[u8]) -> Option<u64> {
     std::str::from_utf8(value).ok()?.parse().ok()
 }
 
-fn set(slot: &mut u64, value: u64) -> bool {
+fn set<T>(slot: &mut T, value: T) -> bool {
     *slot = value;
     true
 }
@@ -167,8 +191,9 @@ mod tests {
             any::<u64>(),
             any::<u64>(),
             any::<u64>(),
+            prop_oneof![Just(Settle::AtOnce), Just(Settle::Over), any::<u64>().prop_map(Settle::For)],
         )
-            .prop_map(|(kind, tags, names, rules, origin, hashed_with, id)| Event {
+            .prop_map(|(kind, tags, names, rules, origin, hashed_with, id, settle)| Event {
                 kind,
                 tags,
                 names,
@@ -176,6 +201,7 @@ mod tests {
                 origin,
                 hashed_with,
                 id,
+                settle,
             })
     }
 

@@ -4,8 +4,10 @@
 //! order, and everyone who wants to reuse an entry asks here whether it is still live.
 
 pub mod event;
+pub mod lease;
 pub mod marks;
 pub mod view;
 
 pub use event::{Event, EventKind};
+pub use lease::{Agreement, Alone, MemberId, Membership, Mode, Roster};
 pub use view::{Coherence, Draft, Epoch, Liveness, Stamp, View, Void};

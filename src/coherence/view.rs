@@ -5,13 +5,17 @@
 //! - marks and floor are written before `applied`: who samples a sequence is covered by every mark up to it;
 //! - `applied` never passes a gap without raising the floor;
 //! - a sample is read from one loaded [`View`], so that epoch, sequence and rules belong together;
-//! - a view is swapped whole; what changes inside one only rises.
+//! - a view is swapped whole; what changes inside one only rises;
+//! - a lease belongs to the view's epoch, is granted only once `applied` has reached the end that its beat was told,
+//!   and is looked at before the marks are: who finds it valid at a moment at or after a request's arrival reads marks
+//!   that hold every mutation answered before that arrival (DESIGN §4.5).
 //!
 //! Writers are serialised by a small mutex that is never held across anything slow; readers take no lock.
 
-use std::collections::HashSet;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::collections::{HashSet, VecDeque};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
@@ -35,7 +39,13 @@ pub struct Stamp {
     pub rules: u64,
 }
 
-/// Epoch, secret, rules, floor, marks and applied sequence: one object, swapped whole on a new epoch or new rules.
+/// How many leases may be on offer at once; the oldest goes first. A beat is sent four times per lease.
+const MOST_OFFERS: usize = 8;
+/// A lease that never ends: of a log that is this process alone, or where nobody waits for anybody.
+const FOR_EVER: u64 = u64::MAX;
+
+/// Epoch, secret, rules, floor, marks, lease and applied sequence: one object, swapped whole on a new epoch or new
+/// rules.
 pub struct View {
     /// The epoch.
     pub epoch: Epoch,
@@ -51,6 +61,10 @@ pub struct View {
     pub applied: AtomicU64,
     /// Newest purge per tag. New rules do not lose them, hence shared.
     pub marks: Arc<Marks>,
+    /// Newest soft purge per tag; there is none until the first.
+    pub soft: Arc<OnceLock<Marks>>,
+    /// Until when this view may answer for the log, in nanoseconds on `Clock::elapsed`.
+    pub lease_until: AtomicU64,
     /// Rises with every change of floor or marks, across views: never 0, never the same for two states.
     pub version: AtomicU64,
 }
@@ -58,6 +72,8 @@ pub struct View {
 /// Why an entry may not be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Void {
+    /// This instance holds no lease: others' purges may not have arrived.
+    Lease,
     /// Made in another epoch.
     Epoch,
     /// Tagged by other rules.
@@ -73,12 +89,14 @@ pub enum Void {
 pub enum Liveness {
     /// It may be used.
     Live,
+    /// A soft purge named one of its tags: it may be used where stale responses may.
+    Stale,
     /// It may not.
     Void(Void),
 }
 
 impl View {
-    fn new(epoch: Epoch, secret: [u8; 32], rules: u64, slots: usize, floor: u64, version: u64) -> View {
+    fn new(epoch: Epoch, secret: [u8; 32], rules: u64, slots: usize, floor: u64, leased: bool) -> View {
         View {
             epoch,
             secret,
@@ -87,7 +105,22 @@ impl View {
             floor: AtomicU64::new(floor),
             applied: AtomicU64::new(floor),
             marks: Arc::new(Marks::new(slots)),
-            version: AtomicU64::new(version),
+            soft: Arc::default(),
+            lease_until: AtomicU64::new(if leased { 0 } else { FOR_EVER }),
+            version: AtomicU64::new(1),
+        }
+    }
+
+    /// Whether the lease was valid at `arrived` (on `Clock::elapsed`) or later. To be asked before the marks are read.
+    pub fn holds_lease(&self, arrived: Duration) -> bool {
+        self.lease_until.load(Ordering::Acquire) > nanoseconds(arrived)
+    }
+
+    /// How much of the lease is left; `None` = it never ends.
+    pub fn lease_left(&self, now: Duration) -> Option<Duration> {
+        match self.lease_until.load(Ordering::Acquire) {
+            FOR_EVER => None,
+            until => Some(Duration::from_nanos(until.saturating_sub(nanoseconds(now)))),
         }
     }
 
@@ -96,7 +129,7 @@ impl View {
         Stamp { epoch: self.epoch, seq: self.applied.load(Ordering::Acquire), rules: self.rules }
     }
 
-    /// The liveness test (DESIGN §4.3).
+    /// The liveness test (DESIGN §4.3) by what is known here, lease or not.
     pub fn liveness(&self, stamp: &Stamp, tags: &[Tag]) -> Liveness {
         if stamp.epoch != self.epoch {
             Liveness::Void(Void::Epoch)
@@ -106,6 +139,8 @@ impl View {
             Liveness::Void(Void::Floor)
         } else if tags.iter().any(|tag| self.marks.newest(*tag) > stamp.seq) {
             Liveness::Void(Void::Purged)
+        } else if self.soft.get().is_some_and(|soft| tags.iter().any(|tag| soft.newest(*tag) > stamp.seq)) {
+            Liveness::Stale
         } else {
             Liveness::Live
         }
@@ -121,11 +156,15 @@ impl View {
             self.floor.fetch_max(seq, Ordering::AcqRel);
             return;
         }
+        let marks = match event.kind {
+            EventKind::Soft => self.soft.get_or_init(|| Marks::new(self.marks.slots())),
+            _ => &*self.marks,
+        };
         for tag in &event.tags {
-            self.marks.raise(*tag, seq);
+            marks.raise(*tag, seq);
         }
         for name in &event.names {
-            self.marks.raise(Tag::of(&self.secret, name), seq);
+            marks.raise(Tag::of(&self.secret, name), seq);
         }
     }
 
@@ -162,6 +201,10 @@ impl std::fmt::Debug for View {
             .field("applied", &self.applied)
             .finish_non_exhaustive()
     }
+}
+
+fn nanoseconds(moment: Duration) -> u64 {
+    u64::try_from(moment.as_nanos()).unwrap_or(FOR_EVER - 1)
 }
 
 fn secret_id(secret: &[u8; 32]) -> u64 {
@@ -203,16 +246,84 @@ impl Draft {
 #[derive(Debug)]
 pub struct Coherence {
     view: ArcSwap<View>,
-    /// Serialises writers; holds what was applied here but is not in the log yet.
-    owed: Mutex<Vec<Arc<Event>>>,
+    /// Serialises writers.
+    pending: Mutex<Pending>,
+    /// Whether a view answers for the log only while it holds a lease.
+    leased: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct Pending {
+    /// What was applied here but is not in the log yet.
+    owed: Vec<Arc<Event>>,
+    /// Leases whose condition is not met yet.
+    offers: VecDeque<Offer>,
+}
+
+/// A lease until `until`, once `epoch` is in force and applied up to `end`.
+#[derive(Debug, Clone, Copy)]
+struct Offer {
+    epoch: Epoch,
+    end: u64,
+    until: u64,
+}
+
+impl Pending {
+    /// Grants what is due; under the lock, after `applied` was written.
+    fn grant(&mut self, view: &View) {
+        let applied = view.applied.load(Ordering::Acquire);
+        self.offers.retain(|offer| {
+            let due = offer.epoch == view.epoch && offer.end <= applied;
+            if due {
+                view.lease_until.fetch_max(offer.until, Ordering::AcqRel);
+            }
+            !due
+        });
+    }
 }
 
 impl Coherence {
     /// A fresh log of its own: random epoch and secret come from the caller.
     pub fn new(epoch: Epoch, secret: [u8; 32], rules: u64, slots: usize) -> Coherence {
         Coherence {
-            view: ArcSwap::from_pointee(View::new(epoch, secret, rules, slots, 0, 1)),
-            owed: Mutex::new(Vec::new()),
+            view: ArcSwap::from_pointee(View::new(epoch, secret, rules, slots, 0, false)),
+            pending: Mutex::default(),
+            leased: AtomicBool::new(false),
+        }
+    }
+
+    /// From now on a view answers for the log only while it holds a lease; the present one holds none.
+    pub fn require_leases(&self) {
+        let _pending = self.pending.lock();
+        self.leased.store(true, Ordering::Release);
+        self.view.load().lease_until.store(0, Ordering::Release);
+    }
+
+    /// A lease until `until` (on `Clock::elapsed`), to be granted once `epoch` is in force and applied up to `end`.
+    pub fn offer_lease(&self, epoch: Epoch, end: u64, until: Duration) {
+        let mut pending = self.pending.lock();
+        if pending.offers.len() == MOST_OFFERS {
+            pending.offers.pop_front();
+        }
+        pending.offers.push_back(Offer { epoch, end, until: nanoseconds(until) });
+        pending.grant(&self.view.load());
+    }
+
+    /// Prolongs the lease without the log's word, if `epoch` is in force: nobody else was there to be waited for.
+    pub fn prolong_alone(&self, epoch: Epoch, until: Duration) {
+        let _pending = self.pending.lock();
+        let view = self.view.load();
+        if view.epoch == epoch {
+            view.lease_until.fetch_max(nanoseconds(until), Ordering::AcqRel);
+        }
+    }
+
+    /// Gives the lease up, with what is on offer: nothing is answered from the store until another is granted.
+    pub fn give_up_lease(&self) {
+        let mut pending = self.pending.lock();
+        pending.offers.clear();
+        if self.leased.load(Ordering::Acquire) {
+            self.view.load().lease_until.store(0, Ordering::Release);
         }
     }
 
@@ -226,15 +337,36 @@ impl Coherence {
         self.view.load().sample()
     }
 
-    /// The liveness test (DESIGN §4.3).
+    /// The liveness test (DESIGN §4.3) by what is known here, lease or not: for what is to be stored, and for what
+    /// began under a lease that was looked at then.
     pub fn liveness(&self, stamp: &Stamp, tags: &[Tag]) -> Liveness {
         self.view.load().liveness(stamp, tags)
     }
 
-    /// The liveness test, remembered: `last_live` keeps the [`View::version`] at which the entry was last found
-    /// live, so that one load and one comparison do as long as nothing was purged. Starts at 0.
-    pub fn liveness_since(&self, stamp: &Stamp, tags: &[Tag], last_live: &AtomicU64) -> Liveness {
+    /// Whether the lease was valid at `arrived` (on `Clock::elapsed`) or later.
+    pub fn holds_lease(&self, arrived: Duration) -> bool {
+        self.view.load().holds_lease(arrived)
+    }
+
+    /// Whether a request that arrived at `arrived` may be answered by an entry: the lease, then the liveness test.
+    pub fn reusable(&self, stamp: &Stamp, tags: &[Tag], arrived: Duration) -> Liveness {
         let view = self.view.load();
+        if view.holds_lease(arrived) { view.liveness(stamp, tags) } else { Liveness::Void(Void::Lease) }
+    }
+
+    /// [`Coherence::reusable`], remembered: `last_live` keeps the [`View::version`] at which the entry was last found
+    /// live, so that one load and two comparisons do as long as nothing was purged. Starts at 0.
+    pub fn reusable_since(
+        &self,
+        stamp: &Stamp,
+        tags: &[Tag],
+        arrived: Duration,
+        last_live: &AtomicU64,
+    ) -> Liveness {
+        let view = self.view.load();
+        if !view.holds_lease(arrived) {
+            return Liveness::Void(Void::Lease);
+        }
         // Loaded before the marks: a purge that comes between is seen next time, as it had not been applied yet.
         let version = view.version.load(Ordering::Acquire);
         if last_live.load(Ordering::Relaxed) == version {
@@ -250,72 +382,77 @@ impl Coherence {
     /// Applies the event at `seq`: marks first, then `applied`. A gap raises the floor. Returns false if it was
     /// already applied, or belongs to another epoch.
     pub fn apply(&self, epoch: Epoch, seq: u64, event: &Event) -> bool {
-        let mut owed = self.owed.lock();
+        let mut pending = self.pending.lock();
         let view = self.view.load();
         if view.epoch != epoch {
             return false;
         }
         if seq > view.applied.load(Ordering::Acquire) {
             // An owed event that has come through needs no further marks than its own.
-            owed.retain(|o| event.id == 0 || (o.origin, o.id) != (event.origin, event.id));
+            pending.owed.retain(|o| event.id == 0 || (o.origin, o.id) != (event.origin, event.id));
         }
-        view.advance(seq, event, &owed)
+        let advanced = view.advance(seq, event, &pending.owed);
+        pending.grant(&view);
+        advanced
     }
 
     /// Appends to a log that is this process alone: gives the event its sequence and applies it.
     pub fn append_local(&self, event: &Event) -> u64 {
-        let owed = self.owed.lock();
+        let pending = self.pending.lock();
         let view = self.view.load();
         let seq = view.applied.load(Ordering::Acquire).saturating_add(1);
-        view.advance(seq, event, &owed);
+        view.advance(seq, event, &pending.owed);
         seq
     }
 
     /// The log of `epoch` ends at `seq` and does not tell what lies between: everything older is void.
     pub fn skip_to(&self, epoch: Epoch, seq: u64) -> bool {
-        let owed = self.owed.lock();
+        let mut pending = self.pending.lock();
         let view = self.view.load();
         if view.epoch != epoch || seq <= view.applied.load(Ordering::Acquire) {
             return false;
         }
-        view.advance(seq, &Event::flush(), &owed)
+        let advanced = view.advance(seq, &Event::flush(), &pending.owed);
+        pending.grant(&view);
+        advanced
     }
 
     /// Voids these tags here without an event in the log (it could not be reached): entries now stored or sampled
     /// are dead, and stay so until the event itself is applied or [`Coherence::settle_owed`] is called.
     pub fn apply_owed(&self, event: &Arc<Event>) {
-        let mut owed = self.owed.lock();
+        let mut pending = self.pending.lock();
         let view = self.view.load();
         view.mark(event, view.applied.load(Ordering::Acquire).saturating_add(1));
         view.changed();
-        owed.push(Arc::clone(event));
+        pending.owed.push(Arc::clone(event));
     }
 
     /// The owed event is in the log and applied here, or another that covers it is owed instead. Returns false if
     /// its application has settled it already. True = what it named stays dead until the next event is applied.
     pub fn settle_owed(&self, event: &Arc<Event>) -> bool {
-        let mut owed = self.owed.lock();
-        let before = owed.len();
-        owed.retain(|o| !Arc::ptr_eq(o, event));
-        owed.len() < before
+        let mut pending = self.pending.lock();
+        let before = pending.owed.len();
+        pending.owed.retain(|o| !Arc::ptr_eq(o, event));
+        pending.owed.len() < before
     }
 
     /// How many events are owed to the log.
     pub fn owed(&self) -> usize {
-        self.owed.lock().len()
+        self.pending.lock().owed.len()
     }
 
     /// A view of `epoch` that knows nothing before `floor`, to replay the log into; see [`Coherence::enter`].
     pub fn draft(&self, epoch: Epoch, secret: [u8; 32], floor: u64) -> Draft {
         let view = self.view.load();
-        let view = View::new(epoch, secret, view.rules, view.marks.slots(), floor, 0);
+        let leased = self.leased.load(Ordering::Acquire);
+        let view = View::new(epoch, secret, view.rules, view.marks.slots(), floor, leased);
         Draft { view, seen: HashSet::new() }
     }
 
     /// Puts a draft in force: every entry of the old epoch is void. Returns false, and changes nothing, if its
     /// epoch is already in force (somebody else entered it, and has perhaps applied more since).
     pub fn enter(&self, draft: Draft) -> bool {
-        let mut owed = self.owed.lock();
+        let mut pending = self.pending.lock();
         let old = self.view.load_full();
         let mut view = draft.view;
         if view.epoch == old.epoch {
@@ -327,11 +464,11 @@ impl Coherence {
             view.rules = old.rules;
             view.floor.fetch_max(applied, Ordering::AcqRel);
         }
-        owed.retain(|o| !draft.seen.contains(&(o.origin, o.id)));
-        for event in owed.iter() {
+        pending.owed.retain(|o| !draft.seen.contains(&(o.origin, o.id)));
+        for event in &pending.owed {
             view.mark(event, applied.saturating_add(1));
         }
-        self.swap(&old, view);
+        pending.grant(&self.swap(&old, view));
         true
     }
 
@@ -343,7 +480,7 @@ impl Coherence {
     /// New rules (reload): entries tagged by others are void. If the same rules return, what they stored before
     /// revives only if nothing was purged meanwhile: those events may not have named all that these rules would.
     pub fn set_rules(&self, rules: u64) {
-        let _owed = self.owed.lock();
+        let _pending = self.pending.lock();
         let old = self.view.load_full();
         if old.rules == rules {
             return;
@@ -357,15 +494,19 @@ impl Coherence {
             floor: AtomicU64::new(old.floor.load(Ordering::Acquire).max(applied)),
             applied: AtomicU64::new(applied),
             marks: Arc::clone(&old.marks),
-            version: AtomicU64::new(0),
+            soft: Arc::clone(&old.soft),
+            lease_until: AtomicU64::new(old.lease_until.load(Ordering::Acquire)),
+            version: AtomicU64::new(1),
         };
         self.swap(&old, view);
     }
 
     /// Under the lock: the old view's version can no longer rise, so the new one's is new.
-    fn swap(&self, old: &View, view: View) {
+    fn swap(&self, old: &View, view: View) -> Arc<View> {
         view.version.store(old.version.load(Ordering::Acquire).saturating_add(1), Ordering::Release);
-        self.view.store(Arc::new(view));
+        let view = Arc::new(view);
+        self.view.store(Arc::clone(&view));
+        view
     }
 }
 

@@ -114,6 +114,8 @@ pub(crate) struct Inbound {
     body: Body,
     peer: Peer,
     host: String,
+    /// Read from `Clock::elapsed` after it had arrived.
+    arrived: Duration,
 }
 
 impl Exchange {
@@ -261,7 +263,7 @@ impl Handler for Arc<Exchange> {
         let (method, path) = (parts.method.clone(), parts.uri.path().to_owned());
         let host = request_host(&parts);
         let body = if incoming.is_end_stream() { Body::Empty } else { Body::stream(incoming) };
-        let answer = self.choose(Inbound { parts, body, peer, host }).await;
+        let answer = self.choose(Inbound { parts, body, peer, host, arrived: started }).await;
         self.finish(answer, &Logged { started, peer, method: &method, path: &path, id: &id })
     }
 }

@@ -19,6 +19,7 @@ use super::fetch::{is_event_stream, within};
 use super::upgrade::Wish;
 use super::{Exchange, Inbound};
 use crate::body::Body;
+use crate::coherence::event::Settle;
 use crate::coherence::{Event, EventKind};
 use crate::policy::Policy;
 use crate::policy::path::{self, PathParams};
@@ -63,7 +64,7 @@ impl Exchange {
     }
 
     async fn carry_out(self: &Arc<Self>, inbound: Inbound) -> Answer {
-        let Inbound { mut parts, mut body, peer, host } = inbound;
+        let Inbound { mut parts, mut body, peer, host, .. } = inbound;
         let policy = Arc::clone(&self.policy);
         let rules = policy.tags.matching(&parts, &host);
         let needs = |what: fn(&TagTemplate) -> bool| rules.iter().any(|(r, _)| r.tags.iter().any(what));
@@ -157,15 +158,14 @@ impl Exchange {
             rules: mutation.policy.tags.fingerprint,
             ..Event::default()
         };
+        let mut event = event;
         let rules = mutation.policy.tags.matching(&mutation.parts, &mutation.host);
         let settle = rules.iter().map(|(rule, _)| rule.settle).max().unwrap_or_default();
         drop(rules);
-        let purged = if settle.is_zero() {
-            self.store.publish(event).await
-        } else {
-            self.store.publish_settling(event, settle).await
-        };
-        !purged.owed
+        if !settle.is_zero() {
+            event.settle = Settle::For(u64::try_from(settle.as_millis()).unwrap_or(u64::MAX));
+        }
+        !self.store.publish(event, None).await.is_owed()
     }
 
     fn tags(&self, mutation: &Mutation, said: &Said<'_>, secret: &[u8; 32]) -> TagSet {

@@ -124,12 +124,16 @@ impl Exchange {
     /// Asks the store, and the stored response whether it may answer.
     async fn look_up(self: &Arc<Self>, wanted: &Arc<Wanted>) -> Next {
         let headers = &wanted.parts.headers;
-        let found = match self.store.lookup_memory(&wanted.key, headers) {
+        let found = match self.store.lookup_memory(&wanted.key, headers, wanted.arrived) {
             Some(found) => found,
-            None => self.store.lookup(&wanted.key, &wanted.route.name, headers).await,
+            None => self.store.lookup(&wanted.key, &wanted.route.name, headers, wanted.arrived).await,
         };
         match found {
             Lookup::Found(entry, tier) => self.reuse(wanted, entry, tier),
+            Lookup::Softened(entry, _) => {
+                let validator = Some(Validator { entry, purged: true });
+                Next::Forward(Need { validator, ..Need::miss(Forward::Stale, Some("purged")) })
+            }
             Lookup::Voided(entry, why) => {
                 let validator = Some(Validator { entry, purged: true });
                 let need = Need::miss(Forward::Miss, Some(void_detail(why)));
@@ -188,6 +192,7 @@ impl Exchange {
             body: wanted.body.clone().map_or(Body::Empty, Body::full),
             peer: wanted.peer,
             host: String::new(),
+            arrived: wanted.arrived,
         };
         let mut answer = self.pass(inbound, None, need.forward, detail).await;
         if answer.outcome == Outcome::Pass {
@@ -427,6 +432,7 @@ fn absent(why: Absent) -> Need {
 
 fn void_detail(why: Void) -> &'static str {
     match why {
+        Void::Lease => "no-lease",
         Void::Epoch => "other-epoch",
         Void::Rules => "other-rules",
         Void::Floor => "flushed",

@@ -1,6 +1,7 @@
 //! What a cacheable read wants: route, normal form, subject, key; or why the cache may not take part.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, header};
@@ -38,6 +39,8 @@ pub(crate) struct Wanted {
     pub(crate) key: CacheKey,
     /// A keyed body.
     pub(crate) body: Option<Bytes>,
+    /// When it arrived, on `Clock::elapsed`: what it may be answered with is judged by that.
+    pub(crate) arrived: Duration,
 }
 
 /// Why the cache does not take part.
@@ -67,11 +70,11 @@ impl Exchange {
         };
         let query = route.query.normalise(inbound.parts.uri.query());
         let key = self.key(&inbound, &route, &path, &query, &subject, body.as_ref());
-        let Inbound { parts, peer, .. } = inbound;
+        let Inbound { parts, peer, arrived, .. } = inbound;
         // What nobody in particular gets, everybody without credentials may get: then `private` is an obstacle.
         let terms =
             Terms { per_subject: route.terms.per_subject && !subject.anonymous, ..route.terms.clone() };
-        Ok(Wanted { route, params, parts, peer, path, query, subject, terms, key, body })
+        Ok(Wanted { route, params, parts, peer, path, query, subject, terms, key, body, arrived })
     }
 
     /// The cache takes no part, whatever the body says; but a body may still say that something is to be purged.

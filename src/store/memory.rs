@@ -6,6 +6,7 @@
 
 use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::HeaderMap;
 use parking_lot::Mutex;
@@ -70,26 +71,49 @@ impl Hasher for KeyBits {
 /// What may be done with an entry.
 enum Verdict {
     Usable,
+    /// A soft purge has made it stale.
+    Softened,
     /// Void, but its ETag may be asked about.
     Revalidate(Void),
+    /// Perhaps live, but this instance cannot tell.
+    Unproven,
     Useless(Option<Void>),
 }
 
-fn judge(entry: &Entry, coherence: &Coherence, now: Timestamp) -> Verdict {
+fn judge(entry: &Entry, liveness: Liveness, now: Timestamp) -> Verdict {
     if entry.response.is_gone(now) {
         return Verdict::Useless(None);
     }
-    match coherence.liveness_since(&entry.stamp, &entry.tags, &entry.last_live) {
+    match liveness {
         Liveness::Live => Verdict::Usable,
+        Liveness::Stale => Verdict::Softened,
         Liveness::Void(void) if entry.has_etag() => Verdict::Revalidate(void),
+        Liveness::Void(Void::Lease) => Verdict::Unproven,
         Liveness::Void(void) => Verdict::Useless(Some(void)),
     }
+}
+
+/// By what is known here, lease or not: for who keeps house.
+fn known(entry: &Entry, coherence: &Coherence) -> Liveness {
+    coherence.liveness(&entry.stamp, &entry.tags)
+}
+
+/// Who asks, and when.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked<'a> {
+    /// Its fields.
+    pub request: &'a HeaderMap,
+    /// When it arrived, on `Clock::elapsed`.
+    pub arrived: Duration,
+    /// The time.
+    pub now: Timestamp,
 }
 
 /// Of several candidates, the answer: the most recent live one (RFC 9111 §4.1), else a void one that can be
 /// asked about, else the reason why there is none.
 pub struct Choice {
     found: Option<Arc<Entry>>,
+    softened: Option<Arc<Entry>>,
     voided: Option<(Arc<Entry>, Void)>,
     absent: Absent,
 }
@@ -97,48 +121,45 @@ pub struct Choice {
 impl Choice {
     /// Nothing seen yet; `absent` is the answer if it stays so.
     pub fn new(absent: Absent) -> Choice {
-        Choice { found: None, voided: None, absent }
+        Choice { found: None, softened: None, voided: None, absent }
     }
 
     /// Weighs one candidate for a request. Returns false if it is of no more use to anybody.
-    pub fn offer(
-        &mut self,
-        entry: Arc<Entry>,
-        request: &HeaderMap,
-        coherence: &Coherence,
-        now: Timestamp,
-    ) -> bool {
-        if !entry.response.selecting.matches(request) {
+    pub fn offer(&mut self, entry: Arc<Entry>, asked: Asked<'_>, coherence: &Coherence) -> bool {
+        if !entry.response.selecting.matches(asked.request) {
             return true;
         }
-        match judge(&entry, coherence, now) {
-            Verdict::Usable => {
-                let newer = |old: &Arc<Entry>| old.response.response_time < entry.response.response_time;
-                if self.found.as_ref().is_none_or(newer) {
-                    self.found = Some(entry);
-                }
-                true
-            }
-            Verdict::Revalidate(void) => {
-                self.voided = Some((entry, void));
-                true
-            }
+        let liveness = coherence.reusable_since(&entry.stamp, &entry.tags, asked.arrived, &entry.last_live);
+        match judge(&entry, liveness, asked.now) {
+            Verdict::Usable => keep_newer(&mut self.found, entry),
+            Verdict::Softened => keep_newer(&mut self.softened, entry),
+            Verdict::Revalidate(void) => self.voided = Some((entry, void)),
+            Verdict::Unproven => self.absent = Absent::Void(Void::Lease),
             Verdict::Useless(void) => {
                 if let Some(void) = void {
                     self.absent = Absent::Void(void);
                 }
-                false
+                return false;
             }
         }
+        true
     }
 
     /// The answer.
     pub fn done(self, tier: Tier) -> Lookup {
-        match (self.found, self.voided) {
-            (Some(entry), _) => Lookup::Found(entry, tier),
-            (None, Some((entry, void))) => Lookup::Voided(entry, void),
-            (None, None) => Lookup::Absent(self.absent),
+        match (self.found, self.softened, self.voided) {
+            (Some(entry), ..) => Lookup::Found(entry, tier),
+            (None, Some(entry), _) => Lookup::Softened(entry, tier),
+            (None, None, Some((entry, void))) => Lookup::Voided(entry, void),
+            (None, None, None) => Lookup::Absent(self.absent),
         }
+    }
+}
+
+fn keep_newer(kept: &mut Option<Arc<Entry>>, entry: Arc<Entry>) {
+    let newer = |old: &Arc<Entry>| old.response.response_time < entry.response.response_time;
+    if kept.as_ref().is_none_or(newer) {
+        *kept = Some(entry);
     }
 }
 
@@ -168,29 +189,23 @@ impl Memory {
     }
 
     /// The answer for `request`, if memory has one. What is found to be of no more use is dropped.
-    pub fn lookup(
-        &self,
-        key: &CacheKey,
-        request: &HeaderMap,
-        coherence: &Coherence,
-        now: Timestamp,
-    ) -> Lookup {
+    pub fn lookup(&self, key: &CacheKey, asked: Asked<'_>, coherence: &Coherence) -> Lookup {
         let index = match self.slots.get(key) {
             None => return Lookup::Absent(Absent::NotStored),
             Some(Slot::Entry(entry)) => {
                 let mut choice = Choice::new(Absent::NotStored);
-                self.offer(&mut choice, key, entry, request, coherence, now);
+                self.offer(&mut choice, key, entry, asked, coherence);
                 return choice.done(Tier::Memory);
             }
             Some(Slot::Index(index)) => index,
         };
         let mut choice = Choice::new(Absent::NoVariant);
         for fields in &index.fields {
-            let variant = key.variant(&Selecting::from_request(fields, request));
+            let variant = key.variant(&Selecting::from_request(fields, asked.request));
             if let Some(Slot::Entry(entry)) = self.slots.get(&variant)
                 && entry.key == *key
             {
-                self.offer(&mut choice, &variant, entry, request, coherence, now);
+                self.offer(&mut choice, &variant, entry, asked, coherence);
             }
         }
         choice.done(Tier::Memory)
@@ -201,11 +216,10 @@ impl Memory {
         choice: &mut Choice,
         at: &CacheKey,
         entry: Arc<Entry>,
-        request: &HeaderMap,
+        asked: Asked<'_>,
         coherence: &Coherence,
-        now: Timestamp,
     ) {
-        if !choice.offer(Arc::clone(&entry), request, coherence, now) {
+        if !choice.offer(Arc::clone(&entry), asked, coherence) {
             self.drop_entry(at, &entry);
         }
     }
@@ -240,7 +254,7 @@ impl Memory {
         let newer = match self.slots.peek(&entry.storage_key()) {
             Some(Slot::Entry(old)) => {
                 old.response.response_time > entry.response.response_time
-                    && matches!(judge(&old, coherence, now), Verdict::Usable)
+                    && matches!(judge(&old, known(&old, coherence), now), Verdict::Usable)
             }
             _ => false,
         };
@@ -280,7 +294,7 @@ impl Memory {
     /// Whether sweepers may drop a slot: gone, or void without an ETag to ask about.
     pub fn useless(slot: &Slot, coherence: &Coherence, now: Timestamp) -> bool {
         match slot {
-            Slot::Entry(entry) => matches!(judge(entry, coherence, now), Verdict::Useless(_)),
+            Slot::Entry(entry) => matches!(judge(entry, known(entry, coherence), now), Verdict::Useless(_)),
             Slot::Index(index) => index.gone_at <= now,
         }
     }
@@ -290,7 +304,10 @@ impl Memory {
         match slot {
             Slot::Entry(entry) => {
                 entry.tags.iter().any(|t| tags.binary_search(t).is_ok())
-                    && matches!(judge(entry, coherence, now), Verdict::Usable)
+                    && matches!(
+                        judge(entry, known(entry, coherence), now),
+                        Verdict::Usable | Verdict::Softened
+                    )
             }
             Slot::Index(_) => false,
         }

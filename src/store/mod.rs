@@ -16,11 +16,13 @@ use http::HeaderMap;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use self::memory::{Displaced, Memory};
+use self::memory::{Asked, Displaced, Memory};
+use self::redis::log::{LogStatus, Translate};
 use self::redis::{Redis, Surroundings};
 use self::settling::Settling;
 use self::sweeper::Sweeper;
-use crate::coherence::{Coherence, Epoch, Event, Liveness, Void};
+use crate::coherence::event::Settle;
+use crate::coherence::{Agreement, Alone, Coherence, Epoch, Event, Liveness, MemberId, Void};
 use crate::metrics::{Metrics, StoreOp, StoreResult, StoreTier};
 use crate::policy::key::CacheKey;
 use crate::policy::tags::Tag;
@@ -44,6 +46,12 @@ pub struct StoreConfig {
     pub secret: Option<[u8; 32]>,
     /// L2; `None` = memory alone.
     pub redis: Option<redis::RedisConfig>,
+    /// What the namespace agrees on. Memory alone keeps no lease.
+    pub agreement: Agreement,
+    /// What to do when cut off from Redis as the only instance.
+    pub alone: Alone,
+    /// What to do with mutations when cut off from Redis.
+    pub unreachable_log: UnreachableLog,
 }
 
 impl std::fmt::Debug for StoreConfig {
@@ -71,6 +79,8 @@ pub enum Tier {
 pub enum Lookup {
     /// A live stored response that this request's fields select.
     Found(Arc<Entry>, Tier),
+    /// One that a soft purge has made stale: to be used only where stale responses may.
+    Softened(Arc<Entry>, Tier),
     /// An entry that a purge has voided but whose strong validator may still be asked about (304 by ETag only).
     Voided(Arc<Entry>, Void),
     /// Nothing usable, because…
@@ -97,11 +107,49 @@ pub enum Absent {
 /// What became of a purge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Purged {
-    /// The event's sequence number in the log (0 while owed).
+    /// The event's sequence number in the log; 0 = it is not in it yet.
     pub seq: u64,
-    /// The log could not be reached: applied here, owed to the log.
-    pub owed: bool,
+    /// Who it has reached.
+    pub reach: Reach,
 }
+
+impl Purged {
+    /// Whether it is not in the log yet.
+    pub fn is_owed(&self) -> bool {
+        self.reach != Reach::Everywhere
+    }
+}
+
+/// Who a purge has reached by the time its publisher goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Reach {
+    /// Nobody on this log answers with anything older (in the eventual mode: it is in the log).
+    Everywhere,
+    /// The log could not be reached: it is in force here and owed to the log.
+    Owed,
+    /// As [`Reach::Owed`], where the operator wants mutations refused rather than owed.
+    Unconfirmed,
+}
+
+/// What to do with mutations while the purge log cannot be reached (DESIGN §4.6).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum UnreachableLog {
+    /// Forward them; the purge is in force here and owed to the log.
+    #[default]
+    Forward,
+    /// Answer 503 before forwarding.
+    Refuse,
+}
+
+/// The purge log cannot be reached, and the operator wants mutations refused then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Refused;
+
+/// An open mutation's record in the log: should this process end before the mutation's purge is published, whoever
+/// evicts it from the log purges what the record names. Dropped without a word it stays open.
+#[derive(Debug)]
+#[must_use = "an intent is published or withdrawn"]
+pub struct Intent(u64);
 
 /// How many entries a purge voided, from a bounded look-up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -170,11 +218,12 @@ pub struct Store {
     sets: AtomicU64,
     /// Where there is Redis, entries removed there; else from memory.
     deletes: Arc<AtomicU64>,
-    /// Random, per process start: tells our events from others'.
-    origin: u64,
+    /// Who this is: tells our events from others'.
+    origin: MemberId,
     /// Numbers our events.
     events: AtomicU64,
-    settling: Settling,
+    settling: Arc<Settling>,
+    unreachable_log: UnreachableLog,
     tasks: TaskTracker,
     /// Asks tasks to end once they have done what waits.
     stop: CancellationToken,
@@ -196,7 +245,11 @@ impl Store {
         let largest = config.max_body.saturating_add(codec::MAX_OVERHEAD);
         let memory = Memory::new(config.memory_bytes, largest, config.max_variants).map(Arc::new);
         let (tasks, stop, deletes) = (TaskTracker::new(), CancellationToken::new(), Arc::default());
+        let me = MemberId(u64::from_le_bytes(random()).max(1));
+        let settling = Arc::<Settling>::default();
         let around = Surroundings {
+            me,
+            settling: &settling,
             coherence: &coherence,
             clock: &clock,
             metrics: &metrics,
@@ -216,7 +269,7 @@ impl Store {
         if let Some(redis) = &redis
             && !redis.log.wait_joined(JOIN).await
         {
-            tracing::warn!("Redis does not answer yet: starting with memory alone");
+            tracing::warn!("Redis does not answer yet: requests go to the upstream until it does");
         }
         let store = Arc::new(Store {
             coherence,
@@ -229,9 +282,10 @@ impl Store {
             enabled: AtomicBool::new(true),
             sets: AtomicU64::new(0),
             deletes,
-            origin: u64::from_le_bytes(random()).max(1),
+            origin: me,
             events: AtomicU64::new(0),
-            settling: Settling::default(),
+            settling,
+            unreachable_log: config.unreachable_log,
             tasks,
             stop,
         });
@@ -249,12 +303,13 @@ impl Store {
         &self.coherence
     }
 
-    /// Looks in memory only: synchronous, no I/O. `None` = ask [`Store::lookup`].
-    pub fn lookup_memory(&self, key: &CacheKey, request: &HeaderMap) -> Option<Lookup> {
+    /// Looks in memory only: synchronous, no I/O. `arrived` is when the request did, on `Clock::elapsed`, read after
+    /// it had. `None` = ask [`Store::lookup`].
+    pub fn lookup_memory(&self, key: &CacheKey, request: &HeaderMap, arrived: Duration) -> Option<Lookup> {
         if !self.enabled() {
             return Some(Lookup::Absent(Absent::Disabled));
         }
-        let near = self.near(key, request);
+        let near = self.near(key, request, arrived);
         self.count_near(&near);
         // What memory lacks, or has only void, Redis may have from another instance.
         (matches!(near, Lookup::Found(..)) || self.redis.is_none()).then_some(near)
@@ -262,22 +317,38 @@ impl Store {
 
     /// Memory, then Redis within its deadline; what Redis has is promoted with its age. `route` is the route's
     /// name, part of names in Redis.
-    pub async fn lookup(&self, key: &CacheKey, route: &str, request: &HeaderMap) -> Lookup {
+    pub async fn lookup(
+        &self,
+        key: &CacheKey,
+        route: &str,
+        request: &HeaderMap,
+        arrived: Duration,
+    ) -> Lookup {
         if !self.enabled() {
             return Lookup::Absent(Absent::Disabled);
         }
-        let near = self.near(key, request);
+        let near = self.near(key, request, arrived);
         let Some(redis) = &self.redis else { return near };
         if matches!(near, Lookup::Found(..)) {
             self.count_near(&near);
             return near;
         }
-        let far = redis.tier.lookup(key, &Arc::from(route), request).await;
+        if !self.coherence.holds_lease(arrived) {
+            // Whatever Redis has could not be used either; what memory has may at least be asked about.
+            return match near {
+                Lookup::Absent(Absent::NotStored | Absent::NoVariant) => {
+                    Lookup::Absent(Absent::Void(Void::Lease))
+                }
+                near => near,
+            };
+        }
+        let far = redis.tier.lookup(key, &Arc::from(route), request, arrived).await;
         if let (Lookup::Found(entry, _), Some(memory)) = (&far, &self.memory) {
             memory.promote(entry, &self.coherence, self.clock.now());
         }
         match (near, far) {
             (_, found @ Lookup::Found(..)) => found,
+            (softened @ Lookup::Softened(..), _) | (_, softened @ Lookup::Softened(..)) => softened,
             (voided @ Lookup::Voided(..), _) | (_, voided @ Lookup::Voided(..)) => voided,
             // The more telling of two reasons: why Redis could not help, else why memory did not.
             (near, Lookup::Absent(Absent::NotStored)) => near,
@@ -285,9 +356,11 @@ impl Store {
         }
     }
 
-    fn near(&self, key: &CacheKey, request: &HeaderMap) -> Lookup {
+    fn near(&self, key: &CacheKey, request: &HeaderMap, arrived: Duration) -> Lookup {
         match &self.memory {
-            Some(memory) => memory.lookup(key, request, &self.coherence, self.clock.now()),
+            Some(memory) => {
+                memory.lookup(key, Asked { request, arrived, now: self.clock.now() }, &self.coherence)
+            }
             None => Lookup::Absent(Absent::NotStored),
         }
     }
@@ -295,7 +368,7 @@ impl Store {
     /// Memory takes no time worth measuring: two readings of the clock would cost more.
     fn count_near(&self, near: &Lookup) {
         let result = match near {
-            Lookup::Found(..) => StoreResult::Ok,
+            Lookup::Found(..) | Lookup::Softened(..) => StoreResult::Ok,
             Lookup::Voided(..) | Lookup::Absent(Absent::Void(_)) => StoreResult::Void,
             Lookup::Absent(_) => StoreResult::Absent,
         };
@@ -312,7 +385,7 @@ impl Store {
         if !self.enabled() {
             return entry;
         }
-        let live = self.coherence.liveness(&entry.stamp, &entry.tags) == Liveness::Live
+        let live = !matches!(self.coherence.liveness(&entry.stamp, &entry.tags), Liveness::Void(_))
             && !self.settling.holds(&entry.tags, self.coherence.view().secret_id);
         let size = u64::try_from(entry.response.body.len()).unwrap_or(u64::MAX);
         if !live || size > self.max_body || entry.response.is_gone(self.clock.now()) {
@@ -350,38 +423,70 @@ impl Store {
         self.deletes.fetch_add(entries, Ordering::Relaxed);
     }
 
-    /// Appends a purge to the log and applies it here. Returns once it is applied here.
+    /// Records that a mutation is under way that will purge `event` or less. Without Redis there is nobody to tell.
+    pub async fn intend(&self, event: Event) -> Result<Intent, Refused> {
+        let event = self.signed(event);
+        let intent = Intent(event.id);
+        let Some(redis) = &self.redis else { return Ok(intent) };
+        let recorded = redis.log.intend(Arc::new(event)).await;
+        if recorded || self.unreachable_log == UnreachableLog::Forward {
+            return Ok(intent);
+        }
+        redis.log.withdraw(intent.0);
+        Err(Refused)
+    }
+
+    /// The mutation came to nothing: nothing is purged.
+    pub fn withdraw(&self, intent: Intent) {
+        if let Some(redis) = &self.redis {
+            redis.log.withdraw(intent.0);
+        }
+    }
+
+    /// Appends a purge to the log, applies it here, and returns once nobody answers with anything older, or with the
+    /// reason why that is not known. Fulfils `intent`.
     ///
     /// The store numbers and signs the event. `hashed_with` should come from the view whose secret hashed the tags;
     /// left at 0, the present view's is taken, which is wrong if the epoch has changed in between.
-    pub async fn publish(&self, mut event: Event) -> Purged {
-        event.origin = self.origin;
-        event.id = self.events.fetch_add(1, Ordering::Relaxed) + 1;
-        {
-            let view = self.coherence.view();
-            if event.names.len() > MAX_NAMES {
-                event.tags.extend(event.names.drain(..).map(|name| Tag::of(&view.secret, &name)));
-            }
-            if event.hashed_with == 0 {
-                event.hashed_with = view.secret_id;
-            }
+    pub async fn publish(&self, event: Event, intent: Option<Intent>) -> Purged {
+        if let Settle::For(ms) = event.settle {
+            // First of all: between the purge and the hold nothing may slip in.
+            let until = self.clock.elapsed() + Duration::from_millis(ms);
+            self.settling.hold(&event.tags, event.hashed_with, until);
         }
+        let event = self.signed(event);
         let named = event.tags.len() + event.names.len();
         let purged = match &self.redis {
-            Some(redis) => redis.log.publish(event).await,
-            None => Purged { seq: self.coherence.append_local(&event), owed: false },
+            Some(redis) => redis.log.publish(event, intent.map(|intent| intent.0)).await,
+            None => Purged { seq: self.coherence.append_local(&event), reach: Reach::Everywhere },
         };
-        self.metrics.purge(named, purged.owed);
+        self.metrics.purge(named, purged.is_owed());
         purged
     }
 
-    /// Publishes a purge whose backend may still tell the old for a while: until `settle` is over, nothing these
-    /// tags name is stored here; then they are purged once more, for what was fetched meanwhile, here and elsewhere.
-    /// `hashed_with` must be given.
-    pub async fn publish_settling(&self, event: Event, settle: Duration) -> Purged {
-        // First of all: between the purge and the hold nothing may slip in.
-        self.settling.hold(&event.tags, event.hashed_with, self.clock.elapsed() + settle);
-        self.publish(event).await
+    fn signed(&self, mut event: Event) -> Event {
+        event.origin = self.origin.0;
+        event.id = self.events.fetch_add(1, Ordering::Relaxed) + 1;
+        let view = self.coherence.view();
+        if event.names.len() > MAX_NAMES {
+            event.tags.extend(event.names.drain(..).map(|name| Tag::of(&view.secret, &name)));
+        }
+        if event.hashed_with == 0 {
+            event.hashed_with = view.secret_id;
+        }
+        event
+    }
+
+    /// From now on purges that somebody outside writes into the log's inbox are taken up, translated by this.
+    pub fn translate_outside_with(&self, translate: Translate) {
+        if let Some(redis) = &self.redis {
+            redis.log.translate_with(translate);
+        }
+    }
+
+    /// The log as this instance sees it; `None` = it is this process alone.
+    pub fn log_status(&self) -> Option<LogStatus> {
+        self.redis.as_ref().map(|redis| redis.log.status())
     }
 
     /// Purges what has settled, until the store closes; then, at once, what has not: others are told early rather
@@ -393,7 +498,8 @@ impl Store {
             let (event, next) = self.settling.settled(now);
             if let Some(mut event) = event {
                 event.rules = self.coherence.view().rules;
-                self.publish(event).await;
+                event.settle = Settle::Over;
+                self.publish(event, None).await;
             } else if stopping {
                 return;
             }

@@ -5,8 +5,9 @@
 //! - When it has settled, it is purged once more: that voids what was fetched meanwhile, here and elsewhere.
 //! - The tags held are bounded; beyond the bound nothing at all is stored until the last has settled.
 //!
-//! Other instances store meanwhile what the backend tells them; the second purge ends that. What it lacks: any way to
-//! know when a backend has caught up. The operator's `settle` is all there is.
+//! The purge tells other instances to hold its tags as well, a little longer; the second purge releases them. Should its
+//! author not get to it, they purge themselves. What it lacks: any way to know when a backend has caught up. The
+//! operator's `settle` is all there is.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,7 +24,7 @@ const MOST: usize = 65_536;
 
 /// The tags that are settling now.
 #[derive(Debug, Default)]
-pub(super) struct Settling {
+pub struct Settling {
     /// Spares the usual case the lock.
     any: AtomicBool,
     held: Mutex<Held>,
@@ -42,7 +43,7 @@ struct Held {
 
 impl Settling {
     /// Holds `tags`, hashed with the secret of this fingerprint, until `until`.
-    pub(super) fn hold(&self, tags: &[Tag], hashed_with: u64, until: Duration) {
+    pub(in crate::store) fn hold(&self, tags: &[Tag], hashed_with: u64, until: Duration) {
         let mut held = self.held.lock();
         let other_secret = !held.tags.is_empty() && held.hashed_with != hashed_with;
         if other_secret || held.tags.len() + tags.len() > MOST {
@@ -60,8 +61,19 @@ impl Settling {
         self.changed.notify_one();
     }
 
+    /// Somebody has purged these tags once more: they have settled. What else held them, or everything, holds on.
+    pub(in crate::store) fn release(&self, tags: &[Tag], hashed_with: u64) {
+        let mut held = self.held.lock();
+        if held.hashed_with == hashed_with {
+            for tag in tags {
+                held.tags.remove(tag);
+            }
+            self.any.store(!held.tags.is_empty() || held.everything.is_some(), Ordering::Release);
+        }
+    }
+
     /// Whether an entry with these tags, hashed with the secret of this fingerprint, may not be stored now.
-    pub(super) fn holds(&self, tags: &[Tag], hashed_with: u64) -> bool {
+    pub(in crate::store) fn holds(&self, tags: &[Tag], hashed_with: u64) -> bool {
         if !self.any.load(Ordering::Acquire) {
             return false;
         }
@@ -72,7 +84,7 @@ impl Settling {
     }
 
     /// Takes what has settled at `now`, as the purge that ends it; and says when the next settles.
-    pub(super) fn settled(&self, now: Duration) -> (Option<Event>, Option<Duration>) {
+    pub(in crate::store) fn settled(&self, now: Duration) -> (Option<Event>, Option<Duration>) {
         let mut held = self.held.lock();
         let mut event = None;
         if held.everything.is_some_and(|until| until <= now) {
@@ -95,7 +107,7 @@ impl Settling {
     }
 
     /// Waits until something else is held.
-    pub(super) async fn changed(&self) {
+    pub(in crate::store) async fn changed(&self) {
         self.changed.notified().await;
     }
 }

@@ -92,6 +92,9 @@ impl Desk {
         let policy = Arc::new(policy());
         let metrics = Metrics::new(&["book", "summary"]);
         let config = StoreConfig {
+            agreement: Default::default(),
+            alone: Default::default(),
+            unreachable_log: Default::default(),
             namespace: "test".into(),
             memory_bytes: 1 << 20,
             max_body: 1 << 16,
@@ -201,7 +204,7 @@ impl Desk {
     }
 
     fn kept(&self, key: &CacheKey) -> bool {
-        let found = self.store.lookup_memory(key, &HeaderMap::new());
+        let found = self.store.lookup_memory(key, &HeaderMap::new(), Duration::ZERO);
         matches!(found, Some(crate::store::Lookup::Found(..)))
     }
 }

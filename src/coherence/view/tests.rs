@@ -80,11 +80,11 @@ fn an_event_of_other_rules_or_another_secret_purges_everything() {
 }
 
 #[test]
-fn a_soft_purge_is_a_purge_until_routes_can_tell() {
+fn a_soft_purge_makes_stale_what_came_before_it() {
     let c = coherence();
     let before = c.sample();
     c.apply(E, 1, &Event { kind: EventKind::Soft, ..purge(&[3]) });
-    assert_eq!(live(&c, &before, &[3]), Liveness::Void(Void::Purged));
+    assert_eq!(live(&c, &before, &[3]), Liveness::Stale);
 }
 
 #[test]
@@ -240,11 +240,11 @@ fn the_remembered_verdict_is_forgotten_with_every_change() {
     for (i, change) in changes.into_iter().enumerate() {
         let c = coherence();
         let (stamp, last) = (c.sample(), AtomicU64::new(0));
-        assert_eq!(c.liveness_since(&stamp, &tags, &last), Liveness::Live);
+        assert_eq!(c.reusable_since(&stamp, &tags, Duration::ZERO, &last), Liveness::Live);
         assert_eq!(last.load(Ordering::Relaxed), c.view().version.load(Ordering::Relaxed));
-        assert_eq!(c.liveness_since(&stamp, &tags, &last), Liveness::Live);
+        assert_eq!(c.reusable_since(&stamp, &tags, Duration::ZERO, &last), Liveness::Live);
         change(&c);
-        assert_ne!(c.liveness_since(&stamp, &tags, &last), Liveness::Live, "change {i}");
+        assert_ne!(c.reusable_since(&stamp, &tags, Duration::ZERO, &last), Liveness::Live, "change {i}");
     }
 }
 

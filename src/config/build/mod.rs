@@ -79,6 +79,9 @@ pub(super) fn build(document: &mut Document<'_>, file: File, directory: &Path) -
         upstream: upstream?,
         admin: admin?,
         store: StoreConfig {
+            agreement: Default::default(),
+            alone: Default::default(),
+            unreachable_log: Default::default(),
             namespace: cache.namespace,
             memory_bytes: cache.memory,
             max_body: cache.max_body,

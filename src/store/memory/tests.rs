@@ -43,6 +43,10 @@ fn entry(c: &Coherence, selecting: &[(&'static str, &'static str)], at: u64) -> 
     }
 }
 
+fn asked(request: &HeaderMap) -> Asked<'_> {
+    Asked { request, arrived: Duration::ZERO, now: NOW }
+}
+
 fn request(fields: &[(&'static str, &'static str)]) -> HeaderMap {
     fields.iter().map(|(n, v)| (http::HeaderName::from_static(n), HeaderValue::from_static(v))).collect()
 }
@@ -64,11 +68,14 @@ fn absent(lookup: Lookup) -> Option<Absent> {
 #[test]
 fn what_was_stored_is_found_until_it_is_gone() {
     let (c, m) = (coherence(), memory());
-    assert_eq!(absent(m.lookup(&KEY, &request(&[]), &c, NOW)), Some(Absent::NotStored));
+    assert_eq!(absent(m.lookup(&KEY, asked(&request(&[])), &c)), Some(Absent::NotStored));
     m.insert(&Arc::new(entry(&c, &[], 10_000)));
-    assert!(found(m.lookup(&KEY, &request(&[]), &c, NOW)).is_some());
+    assert!(found(m.lookup(&KEY, asked(&request(&[])), &c)).is_some());
     let later = NOW.plus(Duration::from_secs(5));
-    assert_eq!(absent(m.lookup(&KEY, &request(&[]), &c, later)), Some(Absent::NotStored));
+    assert_eq!(
+        absent(m.lookup(&KEY, Asked { now: later, ..asked(&request(&[])) }, &c)),
+        Some(Absent::NotStored)
+    );
     assert!(m.is_empty(), "dropped on touch");
 }
 
@@ -81,9 +88,9 @@ fn void_entries_are_dropped_unless_their_etag_can_be_asked_about() {
     tagged.response.headers.insert("etag", HeaderValue::from_static("\"1\""));
     m.insert(&Arc::new(tagged));
     c.append_local(&Event { tags: vec![Tag(3)], ..Event::default() });
-    let plain = m.lookup(&KEY, &request(&[]), &c, NOW);
+    let plain = m.lookup(&KEY, asked(&request(&[])), &c);
     assert_eq!(absent(plain), Some(Absent::Void(Void::Purged)));
-    let tagged = m.lookup(&CacheKey([2; 32]), &request(&[]), &c, NOW);
+    let tagged = m.lookup(&CacheKey([2; 32]), asked(&request(&[])), &c);
     assert!(matches!(tagged, Lookup::Voided(_, Void::Purged)));
     assert_eq!(m.len(), 1);
 }
@@ -93,7 +100,7 @@ fn variants_are_selected_by_the_requests_fields() {
     let (c, m) = (coherence(), memory());
     m.insert(&Arc::new(entry(&c, &[("accept", "a")], 1_000 + 9_000)));
     m.insert(&Arc::new(entry(&c, &[("accept", "")], 10_000)));
-    let by = |fields: &[(&'static str, &'static str)]| m.lookup(&KEY, &request(fields), &c, NOW);
+    let by = |fields: &[(&'static str, &'static str)]| m.lookup(&KEY, asked(&request(fields)), &c);
     assert!(found(by(&[("accept", "a")])).is_some());
     assert!(found(by(&[])).is_some_and(|e| e.response.selecting.0[0].1.is_none()));
     assert_eq!(absent(by(&[("accept", "c")])), Some(Absent::NoVariant));
@@ -104,9 +111,9 @@ fn of_several_that_match_the_most_recent_answers() {
     let (c, m) = (coherence(), memory());
     m.insert(&Arc::new(entry(&c, &[("accept", "a")], 10_000)));
     m.insert(&Arc::new(entry(&c, &[("accept-language", "en")], 9_000)));
-    let both = m.lookup(&KEY, &request(&[("accept", "a"), ("accept-language", "en")]), &c, NOW);
+    let both = m.lookup(&KEY, asked(&request(&[("accept", "a"), ("accept-language", "en")])), &c);
     assert_eq!(found(both).unwrap().response.response_time, Timestamp(10_000));
-    let one = m.lookup(&KEY, &request(&[("accept-language", "en")]), &c, NOW);
+    let one = m.lookup(&KEY, asked(&request(&[("accept-language", "en")])), &c);
     assert_eq!(found(one).unwrap().response.response_time, Timestamp(9_000));
 }
 
@@ -118,7 +125,7 @@ fn variants_are_bounded_and_the_oldest_goes() {
     assert_eq!(m.insert(&Arc::new(entry(&c, &[("accept", "b")], 10_000))), Displaced::default());
     let third = m.insert(&Arc::new(entry(&c, &[("accept", "c")], 10_000)));
     assert_eq!(third, Displaced(vec![first.storage_key()]));
-    let gone = m.lookup(&KEY, &request(&[("accept", "a")]), &c, NOW);
+    let gone = m.lookup(&KEY, asked(&request(&[("accept", "a")])), &c);
     assert_eq!(absent(gone), Some(Absent::NoVariant));
     assert_eq!(m.remove(&KEY), 2);
     assert!(m.is_empty());
@@ -130,10 +137,10 @@ fn varying_and_unvarying_responses_replace_each_other() {
     m.insert(&Arc::new(entry(&c, &[], 10_000)));
     let varying = Arc::new(entry(&c, &[("accept", "a")], 10_000));
     m.insert(&varying);
-    assert_eq!(absent(m.lookup(&KEY, &request(&[]), &c, NOW)), Some(Absent::NoVariant));
+    assert_eq!(absent(m.lookup(&KEY, asked(&request(&[])), &c)), Some(Absent::NoVariant));
     let plain = m.insert(&Arc::new(entry(&c, &[], 10_000)));
     assert_eq!(plain, Displaced(vec![varying.storage_key()]));
-    assert!(found(m.lookup(&KEY, &request(&[("accept", "b")]), &c, NOW)).is_some());
+    assert!(found(m.lookup(&KEY, asked(&request(&[("accept", "b")])), &c)).is_some());
     assert_eq!(m.len(), 1);
 }
 
@@ -142,7 +149,7 @@ fn promotion_does_not_undo_something_newer() {
     let (c, m) = (coherence(), memory());
     m.insert(&Arc::new(entry(&c, &[], 10_000)));
     m.promote(&Arc::new(entry(&c, &[], 9_000)), &c, NOW);
-    let there = found(m.lookup(&KEY, &request(&[]), &c, NOW)).unwrap();
+    let there = found(m.lookup(&KEY, asked(&request(&[])), &c)).unwrap();
     assert_eq!(there.response.response_time, Timestamp(10_000));
 }
 

@@ -1,60 +1,85 @@
-//! The purge log as a Redis stream: what this instance adds to it.
+//! The purge log as a Redis stream: what this instance adds to it, and when that is known to everybody.
+//!
+//! ```text
+//!  intend, publish ─► queue ─► append ─┐ one script per batch, in order
+//!  beat, evict, leave ─────────────────┤
+//!  acknowledge ────────────────────────┼─► Redis ─► follow ─► applied, acknowledged, wait over
+//! ```
 //!
 //! Events leave through one queue, in order, and stay in it until Redis has said where each one stands *and* it is
 //! applied here. So an event is never lost while the process lives, and may be appended twice (an answer was
 //! lost), which only purges twice. A publisher waits for its event within the append budget; after that the
-//! event is *owed*: its tags are dead here, and it stays in the queue. [`follow`] is how others' events come in.
+//! event is *owed*: its tags are dead here, and it stays in the queue. Once appended, a publisher waits until nobody
+//! can answer with anything older ([`Membership::wait`]); if the epoch changes before, it appends again.
 //!
-//! It lacks acknowledgements by other instances, leases and intents; the append script's reply has room for them.
+//! [`follow`] is how others' events come in, [`members`] how this instance takes part, [`append`] how the queue empties.
 
+pub mod append;
 pub mod follow;
+pub mod members;
+mod queue;
 
-use std::collections::VecDeque;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::timeout;
-use tokio_util::sync::CancellationToken;
 
+use self::queue::{Done, Queue, What};
 use super::RedisConfig;
-use super::breaker::pause;
-use super::link::{Connector, Dedicated, Failure, pipe};
-use super::wire::{self, Candidate, LogKeys, LogState};
-use crate::coherence::{Coherence, Epoch, Event, EventKind};
+use super::link::Connector;
+use super::wire::{Candidate, LogKeys, LogState, Outside};
+use crate::coherence::event::Settle;
+use crate::coherence::lease::{Pending, Status};
+use crate::coherence::{Agreement, Alone, Coherence, Epoch, Event, MemberId, Membership, Mode};
 use crate::metrics::{Metrics, StoreOp, StoreResult, StoreTier};
-use crate::store::{Purged, random};
+use crate::store::settling::Settling;
+use crate::store::{Purged, Reach, UnreachableLog, random};
 use crate::time::Clock;
 
-/// Most events waiting to be appended; beyond them, all collapse into one flush.
-const MAX_WAITING: usize = 4096;
-/// Most events appended in one round trip.
-const BATCH: usize = 64;
+/// Turns what somebody outside has written into an event; made where the rules are known.
+pub type Translate = Box<dyn Fn(&Outside) -> Event + Send + Sync>;
 
 /// The log.
-#[derive(Debug)]
 pub struct Log {
     keys: LogKeys,
     coherence: Arc<Coherence>,
+    membership: Membership,
     connector: Arc<Connector>,
+    settling: Arc<Settling>,
     /// The operator's secret, which goes before the log's.
     secret: Option<[u8; 32]>,
+    unreachable: UnreachableLog,
     /// Budget of an append.
     budget: Duration,
-    /// Budget of an append while the log is known to be away.
+    /// Budget of an append while the log is known to be away, or where nobody else is there to be told.
     brief: Duration,
     clock: Clock,
     metrics: Metrics,
-    queue: Mutex<VecDeque<Waiting>>,
-    arrived: Notify,
-    /// When the log was first found away ([`Clock::elapsed`]); `None` = it answered last time.
-    away_since: Mutex<Option<Duration>>,
+    queue: Mutex<Queue>,
+    queued: Notify,
+    /// Mutations under way whose purge is not in the log yet, by number.
+    open: Mutex<BTreeMap<u64, Arc<Event>>>,
+    translate: OnceLock<Translate>,
+    /// Something has been applied that another instance may wait for.
+    applied: Notify,
+    /// Acknowledgements or rosters have come in.
+    heard: watch::Sender<u64>,
     /// One at a time changes epochs.
     entering: tokio::sync::Mutex<()>,
     joined: watch::Sender<bool>,
     following: AtomicBool,
+    /// The log's end as last told; minus what is applied, the lag.
+    end: AtomicU64,
+}
+
+impl std::fmt::Debug for Log {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Log").field("keys", &self.keys).finish_non_exhaustive()
+    }
 }
 
 /// What a log is made of.
@@ -66,8 +91,18 @@ pub struct Settings<'a> {
     pub prefix: &'a str,
     /// The operator's secret, if there is one.
     pub secret: Option<[u8; 32]>,
+    /// Who this is.
+    pub me: MemberId,
+    /// What the namespace is to agree on.
+    pub agreement: Agreement,
+    /// What to do when cut off and alone.
+    pub alone: Alone,
+    /// What to do with mutations when cut off.
+    pub unreachable: UnreachableLog,
     /// Where events are applied.
     pub coherence: &'a Arc<Coherence>,
+    /// What may not be stored for a while.
+    pub settling: &'a Arc<Settling>,
     /// Opens connections.
     pub connector: &'a Arc<Connector>,
     /// Time.
@@ -76,32 +111,58 @@ pub struct Settings<'a> {
     pub metrics: &'a Metrics,
 }
 
-#[derive(Debug)]
-struct Waiting {
-    event: Arc<Event>,
-    publishers: Vec<oneshot::Sender<u64>>,
+/// The log as health and metrics show it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogStatus {
+    /// Membership.
+    pub membership: Status,
+    /// What this instance wants the namespace to agree on.
+    pub agreement: Agreement,
+    /// The log's end as last told.
+    pub end: u64,
+    /// Events not in the log yet.
+    pub owed: usize,
+    /// Mutations under way whose purge is not in the log yet.
+    pub open_intents: usize,
+    /// Events are being received just now.
+    pub following: bool,
 }
 
 impl Log {
-    /// Nothing is connected yet; [`Log::follow`] and [`Log::append`] are to be spawned.
+    /// Nothing is connected yet; [`Log::follow`], [`Log::append`], [`Log::take_part`] and [`Log::acknowledge`] are to
+    /// be spawned.
     pub fn new(settings: Settings<'_>) -> Log {
-        let Settings { config, prefix, secret, coherence, connector, clock, metrics } = settings;
+        let Settings { config, coherence, clock, metrics, agreement, .. } = settings;
+        let membership = Membership::new(settings.me, agreement, settings.alone, Arc::clone(coherence));
         Log {
-            keys: LogKeys::new(prefix),
+            keys: LogKeys::new(settings.prefix),
             coherence: Arc::clone(coherence),
-            connector: Arc::clone(connector),
-            secret,
-            budget: config.append_timeout,
+            membership,
+            connector: Arc::clone(settings.connector),
+            settling: Arc::clone(settings.settling),
+            secret: settings.secret,
+            unreachable: settings.unreachable,
+            budget: config.append_timeout.max(agreement.lease),
             brief: config.timeout.min(config.append_timeout),
             clock: clock.clone(),
             metrics: metrics.clone(),
             queue: Mutex::default(),
-            arrived: Notify::new(),
-            away_since: Mutex::new(None),
+            queued: Notify::new(),
+            open: Mutex::default(),
+            translate: OnceLock::new(),
+            applied: Notify::new(),
+            heard: watch::Sender::new(0),
             entering: tokio::sync::Mutex::default(),
             joined: watch::Sender::new(false),
             following: AtomicBool::new(false),
+            end: AtomicU64::new(0),
         }
+    }
+
+    /// From now on purges from outside are taken up, translated by this.
+    pub fn translate_with(&self, translate: Translate) {
+        // A second translation has nothing to say that the first does not.
+        let _ = self.translate.set(translate);
     }
 
     /// Whether the view in force is one of Redis' log (and not this process' own, from before the first contact).
@@ -109,10 +170,19 @@ impl Log {
         *self.joined.borrow()
     }
 
-    /// Waits until the log has been joined, at most `limit`.
+    /// Waits until the log has been joined and, where a lease is needed, one is held; at most `limit`.
     pub async fn wait_joined(&self, limit: Duration) -> bool {
         let mut joined = self.joined.subscribe();
-        timeout(limit, joined.wait_for(|joined| *joined)).await.is_ok_and(|r| r.is_ok())
+        let ready = async {
+            joined.wait_for(|joined| *joined).await.is_ok()
+                && self.heard_until(|log| log.coherence.holds_lease(log.clock.elapsed())).await
+        };
+        timeout(limit, ready).await.unwrap_or(false)
+    }
+
+    async fn heard_until(&self, condition: impl Fn(&Log) -> bool) -> bool {
+        let mut heard = self.heard.subscribe();
+        heard.wait_for(|_| condition(self)).await.is_ok()
     }
 
     /// Whether events are being received just now.
@@ -122,151 +192,146 @@ impl Log {
 
     /// Events not in the log yet.
     pub fn waiting(&self) -> usize {
-        self.queue.lock().len()
+        self.queue.lock().events()
     }
 
-    /// Appends and applies, within the budget; else applies here and owes.
-    pub async fn publish(&self, event: Event) -> Purged {
+    /// For health and metrics.
+    pub fn status(&self) -> LogStatus {
+        LogStatus {
+            membership: self.membership.status(),
+            agreement: self.membership.agreement(),
+            end: self.end.load(Ordering::Relaxed),
+            owed: self.waiting(),
+            open_intents: self.open.lock().len(),
+            following: self.following(),
+        }
+    }
+
+    /// Records that a mutation is under way that will purge `event` or less: should this process end before it has,
+    /// whoever evicts it does. False = it could not be recorded in time.
+    pub async fn intend(&self, event: Arc<Event>) -> bool {
+        let id = event.id;
+        self.open.lock().insert(id, Arc::clone(&event));
+        if self.membership.agreement().mode == Mode::Eventual {
+            return true;
+        }
+        let away = self.membership.status().away_since.is_some();
+        let patience = match self.unreachable {
+            UnreachableLog::Forward if away => Duration::ZERO,
+            UnreachableLog::Forward => self.brief,
+            UnreachableLog::Refuse => self.patience(),
+        };
+        let recorded = self.enqueue(What::Intend(event), id);
+        timeout(patience, recorded).await.is_ok_and(|done| done.is_ok())
+    }
+
+    /// The mutation came to nothing.
+    pub fn withdraw(&self, intent: u64) {
+        if self.open.lock().remove(&intent).is_some() && self.membership.agreement().mode == Mode::Strong {
+            drop(self.enqueue(What::Withdraw, intent));
+        }
+    }
+
+    /// Appends, applies and waits until nobody can answer with anything older; what that came to is in the result.
+    pub async fn publish(&self, event: Event, intent: Option<u64>) -> Purged {
         let started = self.clock.elapsed();
         let event = Arc::new(event);
-        let (publisher, mut appended) = oneshot::channel();
-        self.enqueue(Arc::clone(&event), publisher);
-        let in_time = timeout(self.patience(), &mut appended).await;
-        let seq = match in_time {
-            Ok(Ok(seq)) => Some(seq),
-            // Out of time, unless it has come through just now.
-            _ => self.owe(&event, &mut appended),
+        let purged = loop {
+            let Some(done) = self.appended(&event, intent).await else {
+                break Purged { seq: 0, reach: self.out_of_reach() };
+            };
+            if self.everywhere(&done).await {
+                break Purged { seq: done.seq, reach: Reach::Everywhere };
+            }
         };
-        let result = if seq.is_some() { StoreResult::Ok } else { StoreResult::Timeout };
+        if let Some(intent) = intent {
+            self.open.lock().remove(&intent);
+        }
+        let result = if purged.seq > 0 { StoreResult::Ok } else { StoreResult::Timeout };
         let elapsed = self.clock.elapsed().saturating_sub(started);
         self.metrics.store(StoreTier::Redis, StoreOp::Log, result, elapsed);
-        Purged { seq: seq.unwrap_or(0), owed: seq.is_none() }
+        purged
+    }
+
+    /// What a purge has come to that is not in the log.
+    fn out_of_reach(&self) -> Reach {
+        match self.unreachable {
+            UnreachableLog::Forward => Reach::Owed,
+            UnreachableLog::Refuse if self.membership.agreement().mode == Mode::Eventual => Reach::Owed,
+            UnreachableLog::Refuse => Reach::Unconfirmed,
+        }
+    }
+
+    /// Has an event appended within the budget; else applies it here, and owes it. Then, where others may be cut off
+    /// as well, waits until they answer nothing from their stores.
+    async fn appended(&self, event: &Arc<Event>, intent: Option<u64>) -> Option<Done> {
+        let mut appended = self.enqueue(What::Append { event: Arc::clone(event), intent, claim: None }, 0);
+        if let Ok(Ok(done)) = timeout(self.patience(), &mut appended).await {
+            return Some(done);
+        }
+        if let Some(done) = self.owe(event, &mut appended) {
+            return Some(done);
+        }
+        if self.unreachable == UnreachableLog::Forward
+            && let Some(until) = self.membership.detached_until()
+        {
+            let wait = until.saturating_sub(self.clock.elapsed());
+            return timeout(wait, appended).await.ok().and_then(Result::ok);
+        }
+        None
+    }
+
+    /// Waits until the appended event has been applied wherever it must be. False = its epoch is over.
+    async fn everywhere(&self, done: &Done) -> bool {
+        let mut wait = self.membership.wait(&done.told, done.seq, done.at);
+        let mut heard = self.heard.subscribe();
+        loop {
+            heard.mark_unchanged();
+            let now = self.clock.elapsed();
+            match self.membership.pending(&mut wait, now) {
+                Pending::Over => return true,
+                Pending::EpochOver => return false,
+                Pending::Until(moment) => {
+                    // Out of time, or something was heard: look again either way.
+                    let _ = timeout(moment.saturating_sub(now), heard.changed()).await;
+                }
+            }
+        }
     }
 
     /// The budget counts from the first failed contact: when the log is known to be away, one mutation after the
     /// other need not find out anew.
     fn patience(&self) -> Duration {
-        let away = *self.away_since.lock();
-        let spent = away.map_or(Duration::ZERO, |since| self.clock.elapsed().saturating_sub(since));
+        let status = self.membership.status();
+        let alone = self.membership.is_alone() && self.unreachable == UnreachableLog::Forward;
+        if alone || self.membership.agreement().mode == Mode::Eventual {
+            return self.brief;
+        }
+        let spent =
+            status.away_since.map_or(Duration::ZERO, |since| self.clock.elapsed().saturating_sub(since));
         self.budget.saturating_sub(spent).max(self.brief)
     }
 
-    fn enqueue(&self, event: Arc<Event>, publisher: oneshot::Sender<u64>) {
-        let mut queue = self.queue.lock();
-        queue.push_back(Waiting { event, publishers: vec![publisher] });
-        if queue.len() > MAX_WAITING {
-            let flush = Arc::new(Event {
-                kind: EventKind::Flush,
-                origin: queue[0].event.origin,
-                id: number(),
-                ..Event::default()
-            });
-            // The flush is owed before what it stands for is settled: no moment without either.
-            self.coherence.apply_owed(&flush);
-            let mut publishers = Vec::new();
-            for waiting in queue.drain(..) {
-                self.coherence.settle_owed(&waiting.event);
-                publishers.extend(waiting.publishers);
-            }
-            tracing::warn!("too many purges wait for the log: they become one flush");
-            queue.push_back(Waiting { event: flush, publishers });
-        }
-        drop(queue);
-        self.arrived.notify_one();
+    fn enqueue(&self, what: What, id: u64) -> oneshot::Receiver<Done> {
+        let (done, receiver) = oneshot::channel();
+        self.queue.lock().push(what, id, Some(done), &self.coherence);
+        self.queued.notify_one();
+        receiver
     }
 
     /// Voids the event's tags here, unless it has been appended and applied after all. Whether it has is decided
     /// under the queue's lock, as settling is, so that nothing stays owed that is in the log.
-    fn owe(&self, event: &Arc<Event>, appended: &mut oneshot::Receiver<u64>) -> Option<u64> {
+    fn owe(&self, event: &Arc<Event>, appended: &mut oneshot::Receiver<Done>) -> Option<Done> {
         let queue = self.queue.lock();
-        if let Ok(seq) = appended.try_recv() {
-            return Some(seq);
+        if let Ok(done) = appended.try_recv() {
+            return Some(done);
         }
         // If it is not in the queue, it has collapsed into a flush, which is owed already.
-        if queue.iter().any(|w| Arc::ptr_eq(&w.event, event)) {
+        if queue.holds(event) {
             self.coherence.apply_owed(event);
         }
-        self.away_since.lock().get_or_insert_with(|| self.clock.elapsed());
+        self.membership.unanswered(self.clock.elapsed());
         None
-    }
-
-    /// The event is in the log and applied here.
-    fn settle(&self, event: &Arc<Event>, seq: u64) {
-        let mut queue = self.queue.lock();
-        let Some(at) = queue.iter().position(|w| Arc::ptr_eq(&w.event, event)) else {
-            return;
-        };
-        let lingers = self.coherence.settle_owed(event);
-        let settled = queue.remove(at);
-        if lingers {
-            // It came through unseen, in a gap. An event that names nothing moves the log past its last mark.
-            let nothing = Event { origin: event.origin, id: number(), ..Event::default() };
-            queue.push_back(Waiting { event: Arc::new(nothing), publishers: Vec::new() });
-        }
-        for publisher in settled.into_iter().flat_map(|w| w.publishers) {
-            // A publisher that no longer waits owes, and has just been settled.
-            let _ = publisher.send(seq);
-        }
-    }
-
-    /// Appends what waits, for ever; ends when `stop` is cancelled and the queue is empty.
-    pub async fn append(self: Arc<Log>, stop: CancellationToken) {
-        let mut connection = Dedicated::new(Arc::clone(&self.connector));
-        let mut attempt = 0;
-        loop {
-            let batch: Vec<_> = self.queue.lock().iter().take(BATCH).map(|w| Arc::clone(&w.event)).collect();
-            if batch.is_empty() {
-                tokio::select! {
-                    () = self.arrived.notified() => {}
-                    () = stop.cancelled() => return,
-                }
-                continue;
-            }
-            match self.append_batch(&mut connection, &batch).await {
-                Ok(()) => {
-                    attempt = 0;
-                    *self.away_since.lock() = None;
-                }
-                Err(failure) => {
-                    if attempt == 0 {
-                        tracing::warn!(%failure, "the purge log cannot be reached: purges are owed to it");
-                    }
-                    self.away_since.lock().get_or_insert_with(|| self.clock.elapsed());
-                    // A new event cuts the pause short, down to a little that keeps this from spinning.
-                    tokio::time::sleep(Duration::from_millis(20)).await;
-                    let noise = u64::from_le_bytes(random());
-                    let _ = timeout(pause(attempt, noise), self.arrived.notified()).await;
-                    attempt += 1;
-                }
-            }
-        }
-    }
-
-    async fn append_batch(&self, connection: &mut Dedicated, batch: &[Arc<Event>]) -> Result<(), Failure> {
-        let mut pipeline = pipe();
-        for event in batch {
-            pipeline.add_command(wire::append(&self.keys, self.candidate(), event));
-        }
-        let limit = self.budget.max(Duration::from_millis(100));
-        let replies = connection.pipeline(&pipeline, limit).await?;
-        for (event, reply) in batch.iter().zip(replies) {
-            let reply = reply?;
-            let state = wire::state(&reply).ok_or_else(follow::not_understood)?;
-            if !self.stands(state.epoch, state.seq) {
-                if self.coherence.view().applied.load(Ordering::Acquire) + 1 == state.seq {
-                    self.coherence.apply(state.epoch, state.seq, event);
-                }
-                if !self.stands(state.epoch, state.seq) {
-                    // Not next in line: others' events lie between, or it is a new epoch. Read them first.
-                    self.catch_up(connection).await?;
-                }
-            }
-            if self.stands(state.epoch, state.seq) {
-                self.settle(event, state.seq);
-            }
-            // Else the epoch has changed since: it stays in the queue, to be appended there too.
-        }
-        Ok(())
     }
 
     /// Whether this place in the log has been applied here.
@@ -275,19 +340,44 @@ impl Log {
         view.epoch == epoch && view.applied.load(Ordering::Acquire) >= seq
     }
 
+    /// Applies one event, after what it settles is held.
+    fn apply(&self, epoch: Epoch, seq: u64, event: &Event) {
+        self.hold(event);
+        self.coherence.apply(epoch, seq, event);
+    }
+
+    /// Whoever purged will purge again when its tags have settled; until that has come through nothing is stored. Should
+    /// it not come through, it is purged from here.
+    fn hold(&self, event: &Event) {
+        if event.origin == self.membership.me().0 {
+            return;
+        }
+        match event.settle {
+            Settle::AtOnce => {}
+            Settle::For(ms) => {
+                let settle = Duration::from_millis(ms) + self.membership.agreement().lease;
+                self.settling.hold(&event.tags, event.hashed_with, self.clock.elapsed() + settle);
+            }
+            Settle::Over => self.settling.release(&event.tags, event.hashed_with),
+        }
+    }
+
+    /// Takes note of what a script told.
+    fn heard(&self, state: &LogState) {
+        self.membership.observe(&state.roster, self.clock.elapsed());
+        self.end.store(state.end, Ordering::Relaxed);
+        self.heard.send_modify(|n| *n = n.wrapping_add(1));
+    }
+
     /// What to make a new epoch of. The secret in use goes on, so that keys stay what they are; an operator's
     /// secret is not put into Redis.
     fn candidate(&self) -> Candidate {
         let secret = if self.secret.is_some() { random() } else { self.coherence.view().secret };
-        Candidate { epoch: Epoch(u128::from_le_bytes(random())), secret }
+        let agreement = self.membership.agreement();
+        Candidate { epoch: Epoch(u128::from_le_bytes(random())), secret, agreement }
     }
 
     fn secret_of(&self, state: &LogState) -> [u8; 32] {
         self.secret.unwrap_or(state.secret)
     }
-}
-
-/// A number for an event of the log's own making; publishers count from 1 and do not get there.
-fn number() -> u64 {
-    u64::from_le_bytes(random()) | 1 << 63
 }

@@ -30,8 +30,9 @@ use self::log::Log;
 use self::scan::Walk;
 use self::tier::{Names, RedisTier};
 use self::writer::{Writer, Writes};
+use super::settling::Settling;
 use super::{RedisHealth, StoreConfig};
-use crate::coherence::Coherence;
+use crate::coherence::{Coherence, MemberId};
 use crate::metrics::Metrics;
 use crate::time::Clock;
 
@@ -84,6 +85,10 @@ pub struct Redis {
 /// What [`Redis::start`] needs besides the configuration.
 #[derive(Debug)]
 pub struct Surroundings<'a> {
+    /// Who this is.
+    pub me: MemberId,
+    /// What may not be stored for a while.
+    pub settling: &'a Arc<Settling>,
     /// Liveness, and where events go.
     pub coherence: &'a Arc<Coherence>,
     /// Time.
@@ -125,7 +130,12 @@ impl Redis {
             config,
             prefix: &prefix,
             secret: store.secret,
+            me: around.me,
+            agreement: store.agreement,
+            alone: store.alone,
+            unreachable: store.unreachable_log,
             coherence,
+            settling: around.settling,
             connector: &connector,
             clock,
             metrics,
@@ -134,6 +144,8 @@ impl Redis {
         around.tasks.spawn(writer.run(stop()));
         around.tasks.spawn(Arc::clone(&log).follow(stop()));
         around.tasks.spawn(Arc::clone(&log).append(stop()));
+        around.tasks.spawn(Arc::clone(&log).take_part(stop()));
+        around.tasks.spawn(Arc::clone(&log).acknowledge(stop()));
         let (probed, stopped) = (Arc::clone(&link), stop());
         around.tasks.spawn(async move { probed.probe(stopped).await });
         let tier = RedisTier {

@@ -1,2 +1,3 @@
--- The log's state: { epoch, secret, end, floor }.
-return log_state() or no_run_id
+-- The log's state and roster.
+local state = log_state()
+return state and roster(state) or no_run_id

@@ -5,6 +5,7 @@
 //! request. The writing side is [`super::writer`].
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderMap;
@@ -18,7 +19,7 @@ use crate::policy::key::CacheKey;
 use crate::semantics::vary::Selecting;
 use crate::store::codec::{self, MAX_OVERHEAD, Undecodable};
 use crate::store::entry::{Entry, Slot};
-use crate::store::memory::Choice;
+use crate::store::memory::{Asked, Choice};
 use crate::store::{Absent, Lookup, Tier};
 use crate::time::Clock;
 
@@ -92,12 +93,18 @@ type Stored = (Slot, [u8; 8]);
 
 impl RedisTier {
     /// The answer for `request`, if Redis has one, within the deadline.
-    pub async fn lookup(&self, key: &CacheKey, route: &Arc<str>, request: &HeaderMap) -> Lookup {
+    pub async fn lookup(
+        &self,
+        key: &CacheKey,
+        route: &Arc<str>,
+        request: &HeaderMap,
+        arrived: Duration,
+    ) -> Lookup {
         let started = self.clock.elapsed();
-        let (lookup, result) = match self.find(key, route, request).await {
+        let (lookup, result) = match self.find(key, route, request, arrived).await {
             Ok(lookup) => {
                 let result = match &lookup {
-                    Lookup::Found(..) => StoreResult::Ok,
+                    Lookup::Found(..) | Lookup::Softened(..) => StoreResult::Ok,
                     Lookup::Voided(..) | Lookup::Absent(Absent::Void(_)) => StoreResult::Void,
                     Lookup::Absent(Absent::Corrupt) => StoreResult::Corrupt,
                     Lookup::Absent(_) => StoreResult::Absent,
@@ -111,7 +118,13 @@ impl RedisTier {
         lookup
     }
 
-    async fn find(&self, key: &CacheKey, route: &Arc<str>, request: &HeaderMap) -> Result<Lookup, Failure> {
+    async fn find(
+        &self,
+        key: &CacheKey,
+        route: &Arc<str>,
+        request: &HeaderMap,
+        arrived: Duration,
+    ) -> Result<Lookup, Failure> {
         let name = self.names.of(route, key);
         let reply = match self.link.command(&self.read(&name)).await {
             Ok(reply) => Ok(reply),
@@ -125,7 +138,7 @@ impl RedisTier {
             Ok(Some((Slot::Index(index), _))) => index,
             Ok(Some((Slot::Entry(entry), checksum))) => {
                 let mut choice = Choice::new(Absent::NotStored);
-                self.offer(&mut choice, &name, entry, checksum, request);
+                self.offer(&mut choice, &name, entry, checksum, self.asked(request, arrived));
                 return Ok(choice.done(Tier::Redis));
             }
         };
@@ -139,10 +152,14 @@ impl RedisTier {
         }
         for (name, reply) in names.iter().zip(self.link.pipeline(&pipeline).await?) {
             if let Ok(Some((Slot::Entry(entry), checksum))) = self.slot(reply, key, route).await {
-                self.offer(&mut choice, name, entry, checksum, request);
+                self.offer(&mut choice, name, entry, checksum, self.asked(request, arrived));
             }
         }
         Ok(choice.done(Tier::Redis))
+    }
+
+    fn asked<'a>(&self, request: &'a HeaderMap, arrived: Duration) -> Asked<'a> {
+        Asked { request, arrived, now: self.clock.now() }
     }
 
     /// Reads a whole value, but never more than one can be: a larger one fails its checksum.
@@ -176,19 +193,10 @@ impl RedisTier {
         slot.map(|slot| Some((slot, checksum)))
     }
 
-    fn offer(
-        &self,
-        choice: &mut Choice,
-        name: &str,
-        entry: Arc<Entry>,
-        checksum: [u8; 8],
-        request: &HeaderMap,
-    ) {
+    fn offer(&self, choice: &mut Choice, name: &str, entry: Arc<Entry>, checksum: [u8; 8], asked: Asked<'_>) {
         let rules = entry.stamp.rules;
         // An entry of other rules is absent here, but another instance may live by them (a rolling deployment).
-        if !choice.offer(entry, request, &self.coherence, self.clock.now())
-            && rules == self.coherence.view().rules
-        {
+        if !choice.offer(entry, asked, &self.coherence) && rules == self.coherence.view().rules {
             self.writes.reclaim(name, checksum);
         }
     }

@@ -14,8 +14,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::super::breaker::pause;
 use super::super::link::{Dedicated, Failure};
-use super::super::wire::{self, LogState, Record};
+use super::super::wire::{self, Followed, LogState, Places, Record};
 use super::Log;
+use super::queue::{What, number};
+use crate::coherence::{Epoch, Event};
 use crate::store::random;
 
 /// How long one wait at the stream lasts: a log made anew is noticed within this time.
@@ -55,34 +57,71 @@ impl Log {
     }
 
     async fn follow_while_it_answers(&self, connection: &mut Dedicated, attempt: &mut u32) -> Failure {
+        // From the beginning: an acknowledgement heard twice says nothing new, a purge from outside is claimed once.
+        let (mut ack, mut inbox) = ("0".to_owned(), "0".to_owned());
+        let mut followed_epoch = self.coherence.view().epoch;
         loop {
             if let Err(failure) = self.catch_up(connection).await {
                 return failure;
+            }
+            let epoch = self.coherence.view().epoch;
+            if std::mem::replace(&mut followed_epoch, epoch) != epoch {
+                // The streams were made anew, and with them their numbers.
+                (ack, inbox) = ("0".to_owned(), "0".to_owned());
             }
             *attempt = 0;
             if !self.following.swap(true, Ordering::AcqRel) {
                 tracing::info!(seq = self.applied(), "following the purge log");
             }
             loop {
-                let (epoch, from) = {
+                let (epoch, seq) = {
                     let view = self.coherence.view();
                     (view.epoch, view.applied.load(Ordering::Acquire))
                 };
-                let block = u64::try_from(BLOCK.as_millis()).unwrap_or(250);
-                let command = wire::follow(&self.keys, from, block);
+                // Until purges from outside can be translated, they wait.
+                let place = if self.translate.get().is_some() { &inbox } else { "$" };
+                let places = Places { seq, ack: ack.clone(), inbox: place.to_owned() };
+                let command = wire::follow(&self.keys, &places, BLOCK);
                 let reply = match connection.command(&command, BLOCK + ANSWER).await {
                     Ok(reply) => reply,
                     Err(failure) => return failure,
                 };
-                match wire::followed(&reply) {
-                    Some(records) if !records.is_empty() && records.iter().all(|r| r.epoch == epoch) => {
-                        for record in &records {
-                            self.coherence.apply(epoch, record.seq, &record.event);
-                        }
+                match wire::followed(&self.keys, &reply) {
+                    Some(followed)
+                        if followed != Followed::default()
+                            && followed.events.iter().all(|r| r.epoch == epoch) =>
+                    {
+                        ack = followed.last_ack.clone().unwrap_or(ack);
+                        inbox = followed.outside.last().map_or(inbox, |last| last.id.clone());
+                        self.take_in(epoch, followed);
                     }
                     // Nothing came, or something that is not of this epoch, or not of any: ask for the state.
                     _ => break,
                 }
+            }
+        }
+    }
+
+    /// Applies what came, and passes on what somebody here or elsewhere waits for.
+    fn take_in(&self, epoch: Epoch, followed: Followed) {
+        let others = followed.events.iter().any(|r| r.event.origin != self.membership.me().0);
+        for record in &followed.events {
+            self.apply(epoch, record.seq, &record.event);
+        }
+        if others {
+            self.applied.notify_one();
+        }
+        for ack in &followed.acks {
+            self.membership.acknowledged(ack.member, ack.epoch, ack.applied);
+        }
+        if !followed.acks.is_empty() {
+            self.heard.send_modify(|n| *n = n.wrapping_add(1));
+        }
+        for outside in &followed.outside {
+            if let Some(translate) = self.translate.get() {
+                let event = Event { id: number(), ..translate(outside) };
+                let claim = Some(Arc::from(outside.id.as_str()));
+                drop(self.enqueue(What::Append { event: Arc::new(event), intent: None, claim }, 0));
             }
         }
     }
@@ -94,6 +133,11 @@ impl Log {
         for _ in 0..TRIES {
             let reply = connection.command(&wire::read(&self.keys, self.candidate()), ANSWER).await?;
             let state = wire::state(&reply).ok_or_else(not_understood)?;
+            self.heard(&state);
+            if self.membership.is_past(state.epoch) {
+                // A server that was left behind by a failover.
+                return Err(not_understood());
+            }
             let done = if self.coherence.view().epoch == state.epoch {
                 self.read_on(connection, &state).await?
             } else {
@@ -101,6 +145,8 @@ impl Log {
             };
             if done {
                 self.joined.send_if_modified(|joined| !std::mem::replace(joined, true));
+                self.heard(&state);
+                self.applied.notify_one();
                 return Ok(());
             }
         }
@@ -113,15 +159,15 @@ impl Log {
 
     /// Applies what lies between here and the end. False = the log changed meanwhile.
     async fn read_on(&self, connection: &mut Dedicated, state: &LogState) -> Result<bool, Failure> {
-        while self.applied() < state.seq {
+        while self.applied() < state.end {
             let Some(records) = self.range(connection, self.applied() + 1, state).await? else {
                 return Ok(false);
             };
             if records.is_empty() {
-                self.coherence.skip_to(state.epoch, state.seq);
+                self.coherence.skip_to(state.epoch, state.end);
             }
             for record in records {
-                self.coherence.apply(state.epoch, record.seq, &record.event);
+                self.apply(state.epoch, record.seq, &record.event);
             }
         }
         Ok(true)
@@ -129,20 +175,21 @@ impl Log {
 
     /// Replays another epoch from its floor and puts it in force. False = the log changed meanwhile.
     async fn enter(&self, connection: &mut Dedicated, state: &LogState) -> Result<bool, Failure> {
-        let mut draft = self.coherence.draft(state.epoch, self.secret_of(state), state.floor.min(state.seq));
-        while draft.applied() < state.seq {
+        let mut draft = self.coherence.draft(state.epoch, self.secret_of(state), state.floor.min(state.end));
+        while draft.applied() < state.end {
             let Some(records) = self.range(connection, draft.applied() + 1, state).await? else {
                 return Ok(false);
             };
             if records.is_empty() {
-                draft.skip_to(state.seq);
+                draft.skip_to(state.end);
             }
             for record in records {
+                self.hold(&record.event);
                 draft.apply(record.seq, &record.event);
             }
         }
         if self.coherence.enter(draft) {
-            tracing::info!(seq = state.seq, floor = state.floor, "entered the purge log's epoch");
+            tracing::info!(seq = state.end, floor = state.floor, "entered the purge log's epoch");
         }
         Ok(true)
     }
@@ -154,7 +201,7 @@ impl Log {
         from: u64,
         state: &LogState,
     ) -> Result<Option<Vec<Record>>, Failure> {
-        let reply = connection.command(&wire::range(&self.keys, from, state.seq), ANSWER).await?;
+        let reply = connection.command(&wire::range(&self.keys, from, state.end), ANSWER).await?;
         Ok(wire::records(&reply).filter(|records| records.iter().all(|r| r.epoch == state.epoch)))
     }
 }
