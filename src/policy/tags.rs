@@ -103,6 +103,8 @@ pub struct PurgeRule {
     pub same_subject: bool,
     /// Keep the tags unstorable this long after the purge (a backend whose reads lag its writes).
     pub settle: std::time::Duration,
+    /// Entries become stale rather than void: they may still be used where stale responses may.
+    pub soft: bool,
 }
 
 /// All purge rules together with what they demand of entries.
