@@ -46,7 +46,10 @@ impl Builder<'_, '_> {
             timeout: self.duration(given.timeout.as_ref(), MS * 50, MS..=secs(30)),
             connect_timeout: self.duration(given.connect_timeout.as_ref(), MS * 200, MS * 10..=secs(60)),
             append_timeout: self.duration(given.append_timeout.as_ref(), secs(2), MS * 100..=secs(120)),
+            servers: crate::store::redis::Servers::One,
             ca_file: given.ca_file.as_ref().and_then(|f| self.read_file(f)).map(|(path, _)| path),
+            cert_file: None,
+            key_file: None,
             max_pending_writes: self.count(given.max_pending_writes.as_ref(), 1024, 1..=1_000_000) as usize,
             max_pending_bytes: self.size(given.max_pending_bytes.as_ref(), 64 << 20, 1 << 10..=1 << 40),
         };
