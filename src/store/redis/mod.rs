@@ -2,9 +2,9 @@
 //!
 //! ```text
 //!  request path ── tier ── link ══ bb8 pool ═════╗
-//!  inserts ─queue─ writer ─ own connection ══════╣
-//!  sweeper, count ── scan ─ own connection ══════╬══ Redis
-//!  publish ─queue─ log ──── own connection ══════╣
+//!  inserts ─queue─ writer ─ own connection ══════╬══ entries: Redis, or every primary of a cluster
+//!  sweeper, count ── scan ─ own connection ══════╝
+//!  publish ─queue─ log ──── own connection ══════╦══ log: the primary that has it
 //!  others' events ─ follow  own connection ══════╝
 //! ```
 
@@ -25,7 +25,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use ::redis::Value;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -73,9 +72,10 @@ pub struct RedisConfig {
 }
 
 /// Who knows where Redis is.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub enum Servers {
     /// The URL does.
+    #[default]
     One,
     /// Sentinels do.
     Sentinel {
@@ -201,16 +201,14 @@ impl Redis {
     /// Asks Redis how it is; every question has the operation's deadline. Entries are counted in passing while they
     /// are few, else the last whole walk's count stands.
     pub async fn health(&self) -> RedisHealth {
-        let mut health = RedisHealth::default();
+        let mut health = RedisHealth { mode: self.connector.mode(), ..RedisHealth::default() };
         let clock = &self.tier.clock;
         let started = clock.elapsed();
         if self.tier.link.command(&::redis::cmd("PING")).await.is_ok() {
             let elapsed = clock.elapsed().saturating_sub(started);
             health.connected = true;
             health.response_ms = Some(elapsed.as_secs_f64() * 1000.0);
-            if let Ok(Value::BulkString(info)) = self.tier.link.command(&::redis::cmd("INFO")).await {
-                health::read_info(&mut health, &String::from_utf8_lossy(&info));
-            }
+            health::ask(&mut health, &self.tier.link).await;
         }
         if health.connected
             && let Some(entries) = scan::count(&self.tier.link, &self.tier.names).await
@@ -219,6 +217,7 @@ impl Redis {
         }
         health.breaker = self.tier.link.breaker();
         health.entries = self.seen.load(Ordering::Relaxed).checked_sub(1).filter(|_| health.connected);
+        health.primary = self.connector.place().map(|node| node.to_string());
         health.last_error = self.connector.last_error();
         health.log_followed = self.log.following();
         if !health.log_followed {
