@@ -1,8 +1,8 @@
 //! Why an operation brought nothing, and what that says about the connection it was tried on.
 //!
-//! An error reply is judged by its code alone. Three kinds: Redis refused this one thing and is well; the
-//! connection leads to the wrong server (a demoted primary, a cluster node that lost the slot); everything else.
-//! Only the first leaves the connection in use.
+//! An error reply is judged by its code alone. Redis may have refused this one thing and be well; it may refuse
+//! writes and go on being read; the connection may lead to the wrong server (a demoted primary, a cluster node that
+//! lost the slot); or the server takes nothing at all. The first two leave the connection in use.
 
 use redis::{ErrorKind, Pipeline, RedisError, RedisResult, Value};
 
@@ -36,16 +36,26 @@ impl From<RedisError> for Failure {
 impl Failure {
     /// Whether the connection is as good as before.
     pub fn spares_the_connection(&self) -> bool {
-        matches!(self, Failure::Failed(error) if blame(error) == Blame::Request)
+        matches!(self, Failure::Failed(error) if matches!(blame(error), Blame::Request | Blame::Writes))
+    }
+
+    /// What it says, if it is an error that says something.
+    pub fn blame(&self) -> Option<Blame> {
+        match self {
+            Failure::Failed(error) => Some(blame(error)),
+            Failure::Skipped | Failure::Late => None,
+        }
     }
 }
 
 /// What an error says about the connection it came by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Blame {
-    /// Redis is well and refused this one thing: a value of another type, a full memory, a write while too few
-    /// replicas listen (`NOREPLICAS`; reads go on).
+    /// Redis is well and refused this one thing: a value of another type, a full memory.
     Request,
+    /// Too few replicas listen to this primary: it refuses writes, and reads go on. It may have been replaced without
+    /// knowing it yet, so whoever has to write looks for the primary anew.
+    Writes,
     /// The connection leads to the wrong server: Redis has to be looked up anew.
     Place,
     /// The connection failed, or this server takes nothing from us at present.
@@ -63,6 +73,7 @@ pub fn blame(error: &RedisError) -> Blame {
     match error.kind() {
         ErrorKind::Server(_) | ErrorKind::Extension => match code(error) {
             code if MISPLACED.contains(&code) => Blame::Place,
+            "NOREPLICAS" => Blame::Writes,
             code if UNWELL.contains(&code) => Blame::Server,
             _ => Blame::Request,
         },
@@ -88,10 +99,16 @@ pub fn pipe() -> Pipeline {
 
 /// The results of a pipeline, unless one of them says more than that its command was refused.
 pub fn healthy(results: Vec<RedisResult<Value>>) -> RedisResult<Vec<RedisResult<Value>>> {
-    match results.iter().find_map(|r| r.as_ref().err().filter(|e| blame(e) != Blame::Request)) {
+    let worse = |e: &&RedisError| !matches!(blame(e), Blame::Request | Blame::Writes);
+    match results.iter().find_map(|r| r.as_ref().err().filter(worse)) {
         Some(error) => Err(error.clone()),
         None => Ok(results),
     }
+}
+
+/// Whether one of these was a write that a primary refused for want of replicas.
+pub fn refuses_writes(results: &[RedisResult<Value>]) -> bool {
+    results.iter().any(|r| r.as_ref().is_err_and(|e| blame(e) == Blame::Writes))
 }
 
 #[cfg(test)]
@@ -125,16 +142,28 @@ mod tests {
         for text in [
             "WRONGTYPE Operation against a key holding the wrong kind of value",
             "OOM command not allowed when used memory > 'maxmemory'.",
-            "NOREPLICAS Not enough good replicas to write.",
             "MISCONF Redis is configured to save RDB snapshots, but it's currently unable to persist to disk.",
             "NOSCRIPT No matching script. Please use EVAL.",
             "CROSSSLOT Keys in request don't hash to the same slot",
             "ERR value is not an integer or out of range",
-            "ERR Error running script (call to f_9a): @user_script:9: @user_script: 9: -NOREPLICAS Not enough",
         ] {
             assert_eq!(blame(&reply(text)), Blame::Request, "{text}");
             assert!(Failure::from(reply(text)).spares_the_connection());
         }
+    }
+
+    #[test]
+    fn too_few_replicas_stop_writes_alone() {
+        for text in [
+            "NOREPLICAS Not enough good replicas to write.",
+            "NOREPLICAS Not enough good replicas to write. script: 5d0b, on @user_script:69.",
+            "ERR Error running script (call to f_9a): @user_script:9: @user_script: 9: -NOREPLICAS Not enough",
+        ] {
+            assert_eq!(blame(&reply(text)), Blame::Writes, "{text}");
+            assert!(Failure::from(reply(text)).spares_the_connection());
+            assert!(refuses_writes(&[Ok(Value::Nil), Err(reply(text))]));
+        }
+        assert!(!refuses_writes(&[Ok(Value::Nil), Err(reply("OOM command not allowed"))]));
     }
 
     #[test]

@@ -27,7 +27,7 @@ use super::connect::Connected;
 pub use super::connect::Connector;
 use super::connect::node::Node;
 use super::connection::Connection;
-use super::failure::{Blame, blame};
+use super::failure::{Blame, refuses_writes};
 pub use super::failure::{Failure, pipe};
 
 /// Failures or late answers in a row after which a connection is given up that one of them alone does not condemn:
@@ -203,7 +203,9 @@ impl Link {
                 if let Some(health) = health {
                     health.failed(failure, self.connector.is_cluster());
                 }
-                note_place(&self.connector, failure);
+                if failure.blame() == Some(Blame::Place) {
+                    self.connector.misled();
+                }
                 self.failed(failure);
             }
         }
@@ -262,15 +264,6 @@ impl Link {
         };
         let ping = redis::cmd("PING");
         matches!(timeout(self.limit, connected.connection.command(&ping)).await, Ok(Ok(_)))
-    }
-}
-
-/// A connection that turned out to lead to the wrong server was named by somebody.
-fn note_place(connector: &Connector, failure: &Failure) {
-    if let Failure::Failed(error) = failure
-        && blame(error) == Blame::Place
-    {
-        connector.misled();
     }
 }
 
@@ -344,7 +337,11 @@ impl Dedicated {
         pipeline: &Pipeline,
         limit: Duration,
     ) -> Result<Vec<RedisResult<Value>>, Failure> {
-        self.run(limit, async |connection| connection.pipeline(pipeline).await).await
+        let results = self.run(limit, async |connection| connection.pipeline(pipeline).await).await?;
+        if matches!(self.to, Destination::Log) && refuses_writes(&results) {
+            self.connection = None;
+        }
+        Ok(results)
     }
 
     /// Every primary of a cluster; `None` = there is but one server.
@@ -367,7 +364,9 @@ impl Dedicated {
         let outcome = outcome.map_or(Err(Failure::Late), |done| done.map_err(Failure::Failed));
         if let Err(failure) = &outcome {
             self.connector.remember(&failure.to_string());
-            note_place(&self.connector, failure);
+            if failure.blame() == Some(Blame::Place) {
+                self.connector.misled();
+            }
         }
         if self.keeps(&connected.connection, outcome.as_ref().err()) {
             self.connection = Some(connected);
@@ -391,6 +390,10 @@ impl Dedicated {
             None => {
                 self.strikes = 0;
                 true
+            }
+            // A primary that has lost its replicas may have been replaced: the log is to be where it is now.
+            Some(failure) if failure.blame() == Some(Blame::Writes) => {
+                matches!(self.to, Destination::Entries)
             }
             Some(failure) if failure.spares_the_connection() => true,
             Some(_) => {
