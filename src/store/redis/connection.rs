@@ -39,7 +39,7 @@ impl Connection {
     /// One command, to where its key is.
     pub async fn command(&mut self, command: &Cmd) -> RedisResult<Value> {
         match self {
-            Connection::Plain(connection) => connection.send_packed_command(command).await,
+            Connection::Plain(connection) => answer(connection, command).await,
             Connection::Cluster(cluster) => routed(cluster, command, route(command)).await,
         }
     }
@@ -62,6 +62,11 @@ impl Connection {
             Connection::Cluster(cluster) => spread(cluster, pipeline).await,
         })
     }
+}
+
+/// One server's answer to one command. The library hands an error reply on as a value like any other.
+pub async fn answer(connection: &mut MultiplexedConnection, command: &Cmd) -> RedisResult<Value> {
+    connection.send_packed_command(command).await.and_then(Value::extract_error)
 }
 
 async fn routed(

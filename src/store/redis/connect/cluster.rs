@@ -16,6 +16,7 @@ use redis::{ErrorKind, RedisError, TlsMode, Value};
 
 use super::node::{Candidates, Node};
 use super::{Door, Template, is_primary};
+use crate::store::redis::connection::answer;
 use crate::store::redis::failure::Failure;
 use crate::store::redis::wire;
 
@@ -131,7 +132,7 @@ impl Cluster {
         let mut connection = door.open_briefly(self.nodes.at(node)?).await?;
         let mut question = redis::cmd("CLUSTER");
         question.arg("SLOTS");
-        let reply = door.briefly(connection.send_packed_command(&question)).await?;
+        let reply = door.briefly(answer(&mut connection, &question)).await?;
         let slots = Slots::read(&reply, node).ok_or_else(|| {
             RedisError::from((ErrorKind::UnexpectedReturnType, "the table of slots is not understood"))
         })?;

@@ -30,7 +30,7 @@ use self::cluster::Cluster;
 use self::node::{Candidates, Node};
 use self::sentinel::Sentinels;
 use self::tls::TlsFiles;
-use super::connection::Connection;
+use super::connection::{Connection, answer};
 use super::failure::Failure;
 use super::{RedisConfig, Servers, wire};
 
@@ -313,7 +313,7 @@ impl Door<'_> {
 
 /// Whether a server says that it is a primary.
 async fn is_primary(connection: &mut MultiplexedConnection) -> Result<bool, Failure> {
-    let reply = connection.send_packed_command(&redis::cmd("ROLE")).await?;
+    let reply = answer(connection, &redis::cmd("ROLE")).await?;
     let Value::Array(parts) = reply else { return Ok(false) };
     Ok(parts.first().and_then(wire::bytes) == Some(b"master"))
 }

@@ -7,6 +7,7 @@ use redis::{ErrorKind, RedisError, Value};
 
 use super::node::{Candidates, Node};
 use super::{Door, Template, is_primary};
+use crate::store::redis::connection::answer;
 use crate::store::redis::failure::Failure;
 use crate::store::redis::wire;
 
@@ -54,7 +55,7 @@ impl Sentinels {
         let mut asked = door.open_briefly(self.door.at(sentinel)?).await?;
         let mut question = redis::cmd("SENTINEL");
         question.arg("GET-MASTER-ADDR-BY-NAME").arg(&self.service);
-        let reply = door.briefly(asked.send_packed_command(&question)).await?;
+        let reply = door.briefly(answer(&mut asked, &question)).await?;
         let primary = named(&reply).ok_or_else(|| self.unknown())?;
         let mut connection = door.open(self.servers.at(&primary)?).await?;
         if !is_primary(&mut connection).await? {
