@@ -176,6 +176,10 @@ pub struct StoreStats {
 /// Redis as `/healthz` and `/stats` show it.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct RedisHealth {
+    /// `standalone`, `sentinel` or `cluster`.
+    pub mode: &'static str,
+    /// Host and port of the primary that has the purge log, as last connected to.
+    pub primary: Option<String>,
     /// It answered just now.
     pub connected: bool,
     /// The purge log in it is being followed: other instances' purges arrive.
