@@ -5,6 +5,7 @@
 //! that is frozen readers and writers keep away, except those who are waiting for it already; [`watch`] sends
 //! requests to it meanwhile, which it finds when it wakes.
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -85,8 +86,9 @@ struct Known {
 /// What went wrong, in words.
 #[derive(Debug, Default)]
 pub struct Examples {
-    /// Stale reads.
+    /// Stale reads, one per instance, item and version.
     pub stale: Vec<String>,
+    seen: HashSet<(usize, usize, u64)>,
     /// Errors.
     pub errors: Vec<String>,
 }
@@ -220,7 +222,8 @@ impl Scene {
         }
         self.stale.fetch_add(1, Ordering::Relaxed);
         let mut examples = self.examples();
-        if examples.stale.len() < EXAMPLES {
+        let which = (read.door, stale.item, stale.shown);
+        if examples.stale.len() < EXAMPLES && examples.seen.insert(which) {
             examples.stale.push(self.describe(read, answer, stale));
         }
     }

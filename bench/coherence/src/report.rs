@@ -111,7 +111,7 @@ pub fn race(arguments: &Arguments, finish: &Finish, seed: u64) -> String {
     row("outdated after all was still", format!("{outdated} of {audited} pages"));
     let mut text = format!("## {}\n\n{}", title(arguments, seed), table(&rows));
     let examples = finish.scene.examples();
-    list(&mut text, "Stale reads, the first ones", &examples.stale);
+    list(&mut text, "Stale reads, the first of each instance, item and version", &examples.stale);
     list(&mut text, "Errors, the first ones", &examples.errors);
     text
 }
