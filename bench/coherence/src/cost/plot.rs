@@ -129,7 +129,8 @@ mod tests {
         ];
         let picture = svg("title", &series);
         let of = |name: &str| -> Vec<f64> {
-            let parts = picture.split(&format!(" {name}=\"")).skip(1);
+            let before = format!(" {name}=\"");
+            let parts = picture.split(&before).skip(1);
             parts.filter_map(|part| part.split('"').next()?.parse().ok()).collect()
         };
         assert_eq!(of("cx").len(), 3);

@@ -21,7 +21,13 @@ const WANTED: f64 = 10_000.0;
 /// Tags that are purged, in turn by chance.
 const TAGS: usize = 1_000_000;
 
-/// Memory that grows by no more than this after the first quarter is flat.
+/// More events than Weir's log keeps: when there have been so many, the log has its full size.
+const WARM_UP: u64 = 60_000;
+
+/// How long that may take.
+const WARM_UP_LIMIT: Duration = Duration::from_secs(120);
+
+/// Memory that grows by no more than this while it is measured is flat.
 const FLAT: f64 = 0.05;
 
 /// How purges come in.
@@ -74,7 +80,7 @@ struct Found {
     rate: f64,
     slowest: u64,
     errors: u64,
-    /// At the start, after the first quarter, at the end.
+    /// At the start, when the log was full, at the end.
     memory: [Memory; 3],
 }
 
@@ -88,19 +94,20 @@ async fn measure(bench: &Bench<'_>, weirs: &[Weir], kind: Kind) -> Outcome<Found
         let random = Random::new(bench.seed, (7 << 40) + n as u64);
         clients.spawn(purge(kind, door, random, Arc::clone(&stop), Arc::clone(&done)));
     }
-    let began = Instant::now();
-    let (mut quarter, mut slowest, mut before) = (start.clone(), u64::MAX, 0);
-    let seconds = bench.arguments.seconds.max(4);
-    for second in 1..=seconds {
-        tokio::time::sleep((Duration::from_secs(second)).saturating_sub(began.elapsed())).await;
+    let warming = Instant::now();
+    while done.load(Ordering::Relaxed) < WARM_UP && warming.elapsed() < WARM_UP_LIMIT {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let warm = memory(bench, weirs).await;
+    let (began, first) = (Instant::now(), done.load(Ordering::Relaxed));
+    let (mut slowest, mut before) = (u64::MAX, first);
+    for second in 1..=bench.arguments.seconds.max(1) {
+        tokio::time::sleep(Duration::from_secs(second).saturating_sub(began.elapsed())).await;
         let now = done.load(Ordering::Relaxed);
         slowest = slowest.min(now - before);
         before = now;
-        if second == seconds / 4 {
-            quarter = memory(bench, weirs).await;
-        }
     }
-    let rate = done.load(Ordering::Relaxed) as f64 / began.elapsed().as_secs_f64();
+    let rate = (before - first) as f64 / began.elapsed().as_secs_f64();
     let end = memory(bench, weirs).await;
     stop.store(true, Ordering::Relaxed);
     let (mut times, mut errors) = (Histogram::default(), 0);
@@ -109,7 +116,7 @@ async fn measure(bench: &Bench<'_>, weirs: &[Weir], kind: Kind) -> Outcome<Found
         times.add(&counted);
         errors += failed;
     }
-    Ok(Found { times, rate, slowest, errors, memory: [start, quarter, end] })
+    Ok(Found { times, rate, slowest, errors, memory: [start, warm, end] })
 }
 
 async fn purge(
@@ -162,10 +169,9 @@ async fn memory(bench: &Bench<'_>, weirs: &[Weir]) -> Memory {
     all
 }
 
-fn memory_table([start, quarter, end]: &[Memory; 3]) -> String {
-    let mut rows =
-        vec![cells(["resident", "before", "after a quarter", "at the end", "growth since then", ""])];
-    for ((name, before), ((_, middle), (_, last))) in start.iter().zip(quarter.iter().zip(end)) {
+fn memory_table([start, warm, end]: &[Memory; 3]) -> String {
+    let mut rows = vec![cells(["resident", "before", "log full", "at the end", "growth since then", ""])];
+    for ((name, before), ((_, middle), (_, last))) in start.iter().zip(warm.iter().zip(end)) {
         let growth = (*last as f64 / (*middle).max(1) as f64) - 1.0;
         let flat = if growth <= FLAT { "flat" } else { "**grows**" };
         rows.push(vec![

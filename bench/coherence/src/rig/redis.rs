@@ -286,3 +286,40 @@ impl Wire {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    #[ignore = "takes ten seconds and needs redis-server"]
+    async fn sentinels_fail_over_by_order_by_death_and_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let all = Sentinels::start(dir.path(), 2).await.unwrap();
+        let first = all.primary().await.unwrap().port;
+        all.switch().await.unwrap();
+        until("settled", START * 3, || all.settled()).await.unwrap();
+        let second = all.primary().await.unwrap().port;
+        assert_ne!(first, second);
+        all.depose().await.unwrap();
+        until("settled", START * 3, || all.settled()).await.unwrap();
+        let third = all.primary().await.unwrap();
+        assert_ne!(second, third.port);
+        let set = command(third.address(), &["SET", "a", "1"]).await.unwrap();
+        assert_eq!(set, Reply::Text("OK".to_owned()));
+    }
+
+    #[tokio::test]
+    #[ignore = "needs redis-server"]
+    async fn a_server_comes_back_empty_on_its_port() {
+        let dir = tempfile::tempdir().unwrap();
+        let redis = Redis::start("redis", dir.path(), &[]).await.unwrap();
+        command(redis.address(), &["SET", "a", "1"]).await.unwrap();
+        let before = command(redis.address(), &["GET", "a"]).await.unwrap();
+        redis.restart(&[]).await.unwrap();
+        let after = command(redis.address(), &["GET", "a"]).await.unwrap();
+        assert_eq!((before.text(), after.text()), ("1".to_owned(), String::new()));
+        assert!(redis.info("used_memory").await.is_some_and(|bytes| bytes > 0));
+        assert!(matches!(command(redis.address(), &["NONSENSE"]).await, Ok(Reply::Error(_))));
+    }
+}
