@@ -56,7 +56,7 @@ pub struct Arguments {
     #[arg(long, default_value_t = 8, value_name = "N")]
     pub writers: usize,
     /// A writer's pause between two mutations, on average
-    #[arg(long, default_value = "200ms", value_parser = duration, value_name = "TIME")]
+    #[arg(long, default_value = "300ms", value_parser = duration, value_name = "TIME")]
     pub write_pause: Duration,
     /// How uneven readers and writers choose: the exponent of a Zipf distribution
     #[arg(long, default_value_t = 0.8, value_name = "S")]

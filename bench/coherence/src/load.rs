@@ -208,6 +208,10 @@ impl Scene {
     }
 
     fn found_stale(&self, tally: &mut Tally, read: &Read<'_>, answer: &Answer, stale: Stale) {
+        if answer.sabotaged {
+            tally.sabotaged += 1;
+            return;
+        }
         tally.stale += 1;
         tally.worst = tally.worst.max(stale.age);
         tally.stale_doors[read.door] += 1;
@@ -216,10 +220,6 @@ impl Scene {
             Page::List(_) => 1,
             Page::Board(_) => 2,
         }] += 1;
-        if answer.sabotaged {
-            tally.sabotaged += 1;
-            return;
-        }
         self.stale.fetch_add(1, Ordering::Relaxed);
         let mut examples = self.examples();
         let which = (read.door, stale.item, stale.shown);

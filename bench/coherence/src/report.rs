@@ -63,7 +63,7 @@ pub fn title(arguments: &Arguments, seed: u64) -> String {
 /// The table of a race.
 pub fn race(arguments: &Arguments, finish: &Finish, seed: u64) -> String {
     let tally = &finish.tally;
-    let stale = tally.stale - tally.sabotaged;
+    let stale = tally.stale;
     let (reads, not_modified, _) = finish.scene.backend.counts();
     let [items, lists, boards] = tally.stale_pages;
     let mut rows = vec![vec!["what".to_owned(), "figure".to_owned()]];
@@ -173,7 +173,7 @@ pub fn broken_promises(arguments: &Arguments, finish: &Finish) -> Vec<String> {
     }
     let alone = arguments.instances == 1;
     let never_stale = alone || (arguments.mode == Mode::Strong && !arguments.old);
-    let stale = tally.stale - tally.sabotaged;
+    let stale = tally.stale;
     if never_stale && stale > 0 {
         broken.push(format!("{stale} stale reads"));
     }

@@ -18,13 +18,13 @@ pub struct Tally {
     pub not_modified: u64,
     /// Of them sent to an instance while it was frozen, and answered when it woke.
     pub woken: u64,
-    /// Of them stale.
+    /// Of them stale, those served on purpose left out.
     pub stale: u64,
     /// Stale ones by page: item, list, board.
     pub stale_pages: [u64; 3],
     /// Stale ones by instance.
     pub stale_doors: Vec<u64>,
-    /// Stale ones that were served on purpose.
+    /// Found stale and served so on purpose; counted here and nowhere else.
     pub sabotaged: u64,
     /// The longest that what a stale read showed had been outdated.
     pub worst: Duration,
