@@ -10,6 +10,7 @@
 
 pub mod breaker;
 pub mod health;
+pub mod inbox;
 pub mod link;
 pub mod log;
 pub mod scan;
@@ -103,13 +104,18 @@ pub struct Surroundings<'a> {
     pub stop: &'a CancellationToken,
 }
 
+/// The first part of every key of a namespace.
+fn prefix(config: &RedisConfig, namespace: &str) -> String {
+    match namespace {
+        "default" => config.prefix.clone(),
+        namespace => format!("{}:{namespace}", config.prefix),
+    }
+}
+
 impl Redis {
     /// Sets everything up and spawns its tasks. Redis need not be there.
     pub fn start(config: &RedisConfig, store: &StoreConfig, around: &Surroundings<'_>) -> Redis {
-        let prefix = match store.namespace.as_str() {
-            "default" => config.prefix.clone(),
-            namespace => format!("{}:{namespace}", config.prefix),
-        };
+        let prefix = prefix(config, &store.namespace);
         let (coherence, clock, metrics) = (around.coherence, around.clock, around.metrics);
         let connector = Arc::new(Connector::new(config));
         let link = Arc::new(Link::new(config, Arc::clone(&connector)));
