@@ -3,6 +3,7 @@
 pub mod codec;
 pub mod entry;
 pub mod memory;
+pub mod outside;
 pub mod redis;
 mod settling;
 pub mod sweeper;
@@ -22,7 +23,7 @@ use self::redis::{Redis, Surroundings};
 use self::settling::Settling;
 use self::sweeper::Sweeper;
 use crate::coherence::event::Settle;
-use crate::coherence::{Agreement, Alone, Coherence, Epoch, Event, Liveness, MemberId, Void};
+use crate::coherence::{Agreement, Alone, Coherence, Epoch, Event, Liveness, MemberId, Stamp, Void};
 use crate::metrics::{Metrics, StoreOp, StoreResult, StoreTier};
 use crate::policy::key::CacheKey;
 use crate::policy::tags::Tag;
@@ -316,7 +317,8 @@ impl Store {
         let near = self.near(key, request, arrived);
         self.count_near(&near);
         // What memory lacks, or has only void, Redis may have from another instance.
-        (matches!(near, Lookup::Found(..)) || self.redis.is_none()).then_some(near)
+        let last = matches!(near, Lookup::Found(..)) || self.redis.is_none();
+        last.then(|| self.noted(near))
     }
 
     /// Memory, then Redis within its deadline; what Redis has is promoted with its age. `route` is the route's
@@ -332,32 +334,49 @@ impl Store {
             return Lookup::Absent(Absent::Disabled);
         }
         let near = self.near(key, request, arrived);
-        let Some(redis) = &self.redis else { return near };
+        let Some(redis) = &self.redis else { return self.noted(near) };
         if matches!(near, Lookup::Found(..)) {
             self.count_near(&near);
             return near;
         }
         if !self.coherence.holds_lease(arrived) {
             // Whatever Redis has could not be used either; what memory has may at least be asked about.
-            return match near {
+            return self.noted(match near {
                 Lookup::Absent(Absent::NotStored | Absent::NoVariant) => {
                     Lookup::Absent(Absent::Void(Void::Lease))
                 }
                 near => near,
-            };
+            });
         }
         let far = redis.tier.lookup(key, &Arc::from(route), request, arrived).await;
         if let (Lookup::Found(entry, _), Some(memory)) = (&far, &self.memory) {
             memory.promote(entry, &self.coherence, self.clock.now());
         }
-        match (near, far) {
+        self.noted(match (near, far) {
             (_, found @ Lookup::Found(..)) => found,
             (softened @ Lookup::Softened(..), _) | (_, softened @ Lookup::Softened(..)) => softened,
             (voided @ Lookup::Voided(..), _) | (_, voided @ Lookup::Voided(..)) => voided,
             // The more telling of two reasons: why Redis could not help, else why memory did not.
             (near, Lookup::Absent(Absent::NotStored)) => near,
             (_, far) => far,
+        })
+    }
+
+    /// Counts what is not live in a look-up's result and stays where it is.
+    fn noted(&self, lookup: Lookup) -> Lookup {
+        match &lookup {
+            Lookup::Voided(entry, void) => {
+                self.coherence.count(Liveness::Void(*void), &entry.stamp, &entry.tags);
+            }
+            Lookup::Softened(entry, _) => {
+                self.coherence.count(Liveness::Stale, &entry.stamp, &entry.tags);
+            }
+            Lookup::Absent(Absent::Void(Void::Lease)) => {
+                self.coherence.count(Liveness::Void(Void::Lease), &Stamp::default(), &[]);
+            }
+            Lookup::Found(..) | Lookup::Absent(_) => {}
         }
+        lookup
     }
 
     fn near(&self, key: &CacheKey, request: &HeaderMap, arrived: Duration) -> Lookup {

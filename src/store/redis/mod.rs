@@ -13,6 +13,7 @@ pub mod connect;
 pub mod connection;
 pub mod failure;
 pub mod health;
+pub mod inbox;
 pub mod link;
 pub mod log;
 pub mod scan;
@@ -138,13 +139,18 @@ pub struct Surroundings<'a> {
     pub stop: &'a CancellationToken,
 }
 
+/// The first part of every key of a namespace.
+fn prefix(config: &RedisConfig, namespace: &str) -> String {
+    match namespace {
+        "default" => config.prefix.clone(),
+        namespace => format!("{}:{namespace}", config.prefix),
+    }
+}
+
 impl Redis {
     /// Sets everything up and spawns its tasks. Redis need not be there.
     pub fn start(config: &RedisConfig, store: &StoreConfig, around: &Surroundings<'_>) -> Redis {
-        let prefix = match store.namespace.as_str() {
-            "default" => config.prefix.clone(),
-            namespace => format!("{}:{namespace}", config.prefix),
-        };
+        let prefix = prefix(config, &store.namespace);
         let (coherence, clock, metrics) = (around.coherence, around.clock, around.metrics);
         let connector = Arc::new(Connector::new(config, &wire::LogKeys::new(&prefix).stream));
         let link = Arc::new(Link::new(config, Arc::clone(&connector)));

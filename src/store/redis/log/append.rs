@@ -34,7 +34,12 @@ impl Log {
                 continue;
             }
             match self.append_batch(&mut connection, &batch).await {
-                Ok(()) => attempt = 0,
+                Ok(()) => {
+                    if std::mem::take(&mut attempt) > 0 {
+                        let owed = self.coherence.owed();
+                        tracing::info!(owed, "the purge log can be reached again: what is owed goes into it");
+                    }
+                }
                 Err(failure) => {
                     if attempt == 0 {
                         tracing::warn!(%failure, "the purge log cannot be reached: purges are owed to it");

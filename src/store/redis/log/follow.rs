@@ -189,7 +189,13 @@ impl Log {
             }
         }
         if self.coherence.enter(draft) {
-            tracing::info!(seq = state.end, floor = state.floor, "entered the purge log's epoch");
+            self.metrics.log_epoch();
+            tracing::info!(
+                epoch = format!("{:032x}", state.epoch.0),
+                seq = state.end,
+                floor = state.floor,
+                "entered the purge log's epoch: older entries are void"
+            );
         }
         Ok(true)
     }
