@@ -268,6 +268,12 @@ impl Metrics {
         cells.add(layout.purge_tags(), tags as u64);
     }
 
+    /// A mutation has waited this long for the purge log, before it was forwarded and after it was answered.
+    pub fn mutation_wait(&self, waited: Duration) {
+        let Inner { layout, slab, .. } = &*self.0;
+        slab.mine().observe(layout.mutation_wait(), waited);
+    }
+
     /// An answer was not stored; `reason` is a static token.
     pub fn not_stored(&self, reason: &'static str) {
         *self.0.not_stored.lock().entry(reason).or_default() += 1;

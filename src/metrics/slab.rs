@@ -96,9 +96,12 @@ impl Layout {
     pub(super) fn purge_tags(self) -> usize {
         self.purges(true) + 1
     }
+    pub(super) fn mutation_wait(self) -> usize {
+        self.purge_tags() + 1
+    }
     /// Length of the table.
     pub(super) fn cells(self) -> usize {
-        self.purge_tags() + 1
+        self.mutation_wait() + WIDTH
     }
 }
 
@@ -205,6 +208,7 @@ mod tests {
         take(layout.purges(false), 1);
         take(layout.purges(true), 1);
         take(layout.purge_tags(), 1);
+        take(layout.mutation_wait(), WIDTH);
         assert!(taken.iter().all(|n| *n == 1), "{taken:?}");
     }
 

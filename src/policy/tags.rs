@@ -103,6 +103,8 @@ pub struct PurgeRule {
     pub same_subject: bool,
     /// Keep the tags unstorable this long after the purge (a backend whose reads lag its writes).
     pub settle: std::time::Duration,
+    /// What it names becomes stale, to be served only where stale responses may, rather than void.
+    pub soft: bool,
 }
 
 /// All purge rules together with what they demand of entries.

@@ -74,6 +74,7 @@ impl Builder<'_, '_> {
             routes: names,
             same_subject: typed.subject.is_some(),
             settle,
+            soft: false,
         });
         part
     }

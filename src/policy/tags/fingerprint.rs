@@ -83,6 +83,7 @@ fn rule_text(rule: &PurgeRule) -> String {
     text.list(rule.paths.iter().map(|path| &*path.template().text));
     text.list(rule.routes.iter().map(|route| &**route));
     text.field(if rule.same_subject { "same" } else { "all" });
+    text.field(if rule.soft { "soft" } else { "hard" });
     text.0
 }
 
