@@ -5,11 +5,13 @@ use std::fmt::Write as _;
 use super::build::show_ignored;
 use super::values::{show_duration, show_size};
 use super::{Config, KeySetSource, Trust};
+use crate::coherence::{Alone, Mode};
 use crate::policy::Unlisted;
 use crate::policy::route::{BodyKey, Condition, Matcher, Route};
 use crate::policy::subject::{SubjectSpec, TokenSource};
 use crate::policy::tags::{PathPattern, PurgeRule};
 use crate::semantics::storing::OriginMode;
+use crate::store::{StoreConfig, UnreachableLog};
 
 /// Routes in the order in which they are tried, purge rules, store and listeners, as plain text ending with a
 /// newline.
@@ -51,6 +53,23 @@ fn describe_store(out: &mut String, config: &Config) {
         format!("{}, keys {}:…, at most {} per operation", r.shown, r.prefix, show_duration(r.timeout))
     });
     let _ = writeln!(out, "  redis     {redis}");
+    if store.redis.is_some() {
+        let _ = writeln!(out, "  coherence {}", show_coherence(store));
+    }
+}
+
+fn show_coherence(store: &StoreConfig) -> String {
+    let lease = show_duration(store.agreement.lease);
+    let cut_off = match (store.agreement.mode, store.alone) {
+        (Mode::Eventual, _) => return "eventual: purges are logged and not waited for".to_owned(),
+        (Mode::Strong, Alone::Serve) => "serves on if it was the only one",
+        (Mode::Strong, Alone::Bypass) => "goes to the backend",
+    };
+    let mutations = match store.unreachable_log {
+        UnreachableLog::Forward => "forwarded, their purges owed",
+        UnreachableLog::Refuse => "refused",
+    };
+    format!("strong, lease {lease}; cut off from Redis: {cut_off}, mutations are {mutations}")
 }
 
 fn describe_keys(out: &mut String, config: &Config) {
@@ -176,6 +195,9 @@ fn describe_rules(out: &mut String, rules: &[PurgeRule]) {
         let mut what = what.join(", ");
         if rule.same_subject {
             what.push_str(" (the caller's own)");
+        }
+        if rule.soft {
+            what.push_str(", made stale only");
         }
         if !rule.settle.is_zero() {
             let _ = write!(what, ", settling {}", show_duration(rule.settle));

@@ -124,6 +124,10 @@ pub(crate) const SETTINGS: &[(&str, Kind)] = &[
     ("cache.coalesce_timeout", Text),
     ("cache.max_tag_body", Text),
     ("cache.max_key_body", Text),
+    ("cache.coherence", Text),
+    ("cache.lease", Text),
+    ("cache.alone", Text),
+    ("cache.on_unreachable_log", Text),
     ("log.level", Text),
     ("log.format", Text),
     ("log.access", Any),
@@ -182,6 +186,7 @@ pub(crate) const SETTINGS: &[(&str, Kind)] = &[
     ("purge.*.routes", List),
     ("purge.*.subject", Text),
     ("purge.*.settle", Text),
+    ("purge.*.soft", Scalar),
 ];
 
 /// Variables that mean something to other parts of Weir.

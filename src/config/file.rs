@@ -9,7 +9,9 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::values::{FileName, Networks, OneOrMore, Secret, Size, Span, Switch, Text, Wanted, WordOr, Words};
+use super::values::{
+    FileName, Networks, OneOrMore, Secret, Shared, Size, Span, Switch, Text, Wanted, WordOr, Words,
+};
 
 /// The whole file.
 #[derive(Debug, Default, Deserialize)]
@@ -107,6 +109,34 @@ pub(crate) struct Cache {
     pub(crate) coalesce_timeout: Option<Spanned<Span>>,
     pub(crate) max_tag_body: Option<Spanned<Size>>,
     pub(crate) max_key_body: Option<Spanned<Size>>,
+    pub(crate) coherence: Option<Spanned<Coherence>>,
+    pub(crate) lease: Option<Spanned<Span>>,
+    pub(crate) alone: Option<Spanned<Alone>>,
+    pub(crate) on_unreachable_log: Option<Spanned<UnreachableLog>>,
+}
+
+/// `cache.coherence`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Coherence {
+    Strong,
+    Eventual,
+}
+
+/// `cache.alone`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Alone {
+    Serve,
+    Bypass,
+}
+
+/// `cache.on_unreachable_log`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum UnreachableLog {
+    Forward,
+    Refuse,
 }
 
 /// `[log]`
@@ -161,7 +191,7 @@ pub(crate) struct Defaults {
     pub(crate) ignore: Option<Vec<Text>>,
     pub(crate) vary: Option<Vec<Text>>,
     pub(crate) max_body: Option<Spanned<Size>>,
-    pub(crate) coalesce: Option<bool>,
+    pub(crate) coalesce: Option<Spanned<Switch<Shared>>>,
 }
 
 /// `[[keys]]`
@@ -204,7 +234,7 @@ pub(crate) struct Route {
     pub(crate) body: Option<Spanned<Body>>,
     pub(crate) tags: Option<Vec<Text>>,
     pub(crate) max_body: Option<Spanned<Size>>,
-    pub(crate) coalesce: Option<bool>,
+    pub(crate) coalesce: Option<Spanned<Switch<Shared>>>,
 }
 
 /// `[[purge]]`
@@ -219,6 +249,7 @@ pub(crate) struct Purge {
     pub(crate) routes: Option<Vec<Text>>,
     pub(crate) subject: Option<Spanned<PurgeSubject>>,
     pub(crate) settle: Option<Spanned<Span>>,
+    pub(crate) soft: Option<Spanned<bool>>,
 }
 
 /// `purge.subject`

@@ -1,6 +1,7 @@
 //! What is refused and where it is pointed at, what the environment does, and that nothing secret gets out.
 
 mod bad;
+mod coherence;
 mod environment;
 mod settings;
 

@@ -15,8 +15,7 @@ use toml::Spanned;
 pub(crate) type Text = Spanned<String>;
 
 /// What a duration may look like.
-pub(crate) const DURATION_FORM: &str =
-    "a duration in quotes with its unit, such as \"250ms\", \"5s\", \"1m 30s\", \"12h\", \"1d\"";
+pub(crate) const DURATION_FORM: &str = "a duration in quotes with its unit, such as \"250ms\", \"90s\", \"1h 30m\", \"5 minutes\", \"1.5h\", \"1d\"";
 /// What a size may look like.
 pub(crate) const SIZE_FORM: &str =
     "bytes as a number, or a size such as \"64KiB\", \"8MiB\", \"1GiB\", \"512KB\"";
@@ -245,6 +244,22 @@ impl<'de> Deserialize<'de> for FileName {
     }
 }
 
+/// `"shared"`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Shared;
+
+impl Form for Shared {
+    const FORM: &'static str =
+        "true (within one instance), false, or \"shared\" (by all instances on one Redis)";
+}
+
+impl<'de> Deserialize<'de> for Shared {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        if text == "shared" { Ok(Shared) } else { Err(de::Error::custom("another word")) }
+    }
+}
+
 /// A value that must be equal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Wanted(pub(crate) String);
@@ -367,6 +382,11 @@ mod tests {
             ("0", ms(0)),
             (" 5s ", ms(5000)),
             ("1.5s", ms(1500)),
+            ("90s", ms(90_000)),
+            ("5m", ms(300_000)),
+            ("1h 30m", ms(5_400_000)),
+            ("1.5h", ms(5_400_000)),
+            ("5 minutes", ms(300_000)),
         ] {
             assert_eq!(duration(text), Ok(want), "{text}");
         }

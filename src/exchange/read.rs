@@ -24,7 +24,7 @@ use super::{Exchange, Inbound};
 use crate::body::Body;
 use crate::coherence::{Liveness, Void};
 use crate::policy::key::CacheKey;
-use crate::policy::route::RouteMatch;
+use crate::policy::route::{Coalesce, RouteMatch};
 use crate::semantics::cache_status::{CacheStatus, Forward, Outcome, ttl_seconds};
 use crate::semantics::reuse::{self, Reuse, Validate};
 use crate::semantics::stored::{Lifetimes, StoredResponse};
@@ -250,7 +250,10 @@ impl Exchange {
 
     /// Whether waiting for others makes no sense for this request.
     fn goes_alone(&self, wanted: &Wanted, need: &Need) -> bool {
-        self.is_remembered(wanted) || need.insists || !wanted.route.coalesce || forbids_storing(wanted)
+        self.is_remembered(wanted)
+            || need.insists
+            || wanted.route.coalesce == Coalesce::Off
+            || forbids_storing(wanted)
     }
 
     async fn lead(self: &Arc<Self>, wanted: Arc<Wanted>, need: Need, lead: Lead) -> Answer {

@@ -51,7 +51,19 @@ pub struct Route {
     /// Largest body kept, bytes.
     pub max_body: u64,
     /// Whether concurrent misses share one fetch.
-    pub coalesce: bool,
+    pub coalesce: Coalesce,
+}
+
+/// With whom concurrent misses share one fetch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Coalesce {
+    /// With nobody: each goes to the backend.
+    Off,
+    /// With those of the same instance.
+    #[default]
+    Local,
+    /// With those of every instance on the same Redis.
+    Shared,
 }
 
 /// Which requests.

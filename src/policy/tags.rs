@@ -103,7 +103,7 @@ pub struct PurgeRule {
     pub same_subject: bool,
     /// Keep the tags unstorable this long after the purge (a backend whose reads lag its writes).
     pub settle: std::time::Duration,
-    /// What it names becomes stale, to be served only where stale responses may, rather than void.
+    /// Entries become stale rather than void: they may still be used where stale responses may.
     pub soft: bool,
 }
 

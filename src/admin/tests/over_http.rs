@@ -13,7 +13,7 @@ use super::*;
 use crate::policy::key::CacheKey;
 use crate::policy::path::PathTemplate;
 use crate::policy::query::QueryRules;
-use crate::policy::route::{Matcher, Route, RouteTable};
+use crate::policy::route::{Coalesce, Matcher, Route, RouteTable};
 use crate::policy::subject::{Subject, SubjectSpec, caller};
 use crate::policy::tags::{Facts, Json, TagPlan, TagTemplate};
 use crate::policy::{Policy, Unlisted};
@@ -46,7 +46,7 @@ fn route(name: &str, path: &str, subject: SubjectSpec, tag: &str) -> Route {
         body_key: None,
         tags: vec![TagTemplate::parse(tag).unwrap()],
         max_body: 1 << 20,
-        coalesce: true,
+        coalesce: Coalesce::Local,
     }
 }
 

@@ -17,7 +17,7 @@ use crate::policy::tags::{JsonStep, Part, PurgeRule, Source, TagTemplate};
 use crate::semantics::storing::OriginMode;
 
 /// The family of tags that the backend's own fields give (`Surrogate-Key` and its like).
-const HEADER_FAMILY: &str = "header";
+pub(super) const HEADER_FAMILY: &str = "header";
 
 impl Builder<'_, '_> {
     pub(super) fn cross_checks(
@@ -46,6 +46,7 @@ impl Builder<'_, '_> {
         self.check_overlaps(routes);
         self.check_families(routes, rules);
         self.check_purged_paths(routes, rules, unlisted);
+        self.check_soft_rules(routes, rules);
         if !self.document.was_damaged("purge") && rules.iter().all(|r| r.rule.is_some()) {
             self.check_row_tags(routes, rules);
             self.check_idle_rules(rules);
@@ -290,6 +291,7 @@ impl Builder<'_, '_> {
             let said = |earlier: &&PurgeRule| {
                 covers(&earlier.matcher, &rule.matcher)
                     && (!earlier.same_subject || rule.same_subject)
+                    && (!earlier.soft || rule.soft)
                     && earlier.settle >= rule.settle
                     && rule.tags.iter().all(|t| earlier.tags.contains(t))
                     && rule.paths.iter().all(|p| earlier.paths.contains(p))
@@ -396,7 +398,7 @@ fn segment_covers(a: &Segment, b: &Segment) -> bool {
 }
 
 /// Whether some path is matched by both templates.
-fn paths_meet(a: &[Segment], b: &[Segment]) -> bool {
+pub(super) fn paths_meet(a: &[Segment], b: &[Segment]) -> bool {
     match (a.split_first(), b.split_first()) {
         (Some((Segment::Rest, _)), _) | (_, Some((Segment::Rest, _))) | (None, None) => true,
         (None, _) | (_, None) => false,

@@ -5,6 +5,7 @@
 //! reported about an entry that is missing only because it was taken out for an error of its own.
 
 mod checks;
+mod coherence;
 mod matching;
 mod purges;
 mod redis;
@@ -54,8 +55,12 @@ pub(super) fn build(document: &mut Document<'_>, file: File, directory: &Path) -
     let upstream = b.upstream(&file.upstream, listen);
     let server = b.server(&file.server);
     let admin = b.admin(&file.admin, listen);
-    let redis = b.redis(file.redis.as_ref());
-    let cache = b.cache(&file.cache, redis.is_some() || file.redis.is_some());
+    let mut redis = b.redis(file.redis.as_ref());
+    let has_redis = redis.is_some() || file.redis.is_some();
+    let cache = b.cache(&file.cache, has_redis);
+    let coherence = b.coherence(&file.cache, has_redis);
+    b.append_budget(&file, redis.as_mut(), coherence.agreement.lease);
+    b.check_shared_coalescing(&file, has_redis);
     let log = b.log(&file.log);
     let keys = b.keys(&file.keys);
     let unlisted = match file.defaults.cache {
@@ -79,9 +84,9 @@ pub(super) fn build(document: &mut Document<'_>, file: File, directory: &Path) -
         upstream: upstream?,
         admin: admin?,
         store: StoreConfig {
-            agreement: Default::default(),
-            alone: Default::default(),
-            unreachable_log: Default::default(),
+            agreement: coherence.agreement,
+            alone: coherence.alone,
+            unreachable_log: coherence.unreachable_log,
             namespace: cache.namespace,
             memory_bytes: cache.memory,
             max_body: cache.max_body,

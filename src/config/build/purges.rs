@@ -27,6 +27,7 @@ pub(super) struct PurgePart {
     /// Parallel to `rule.paths`.
     pub(super) paths: Vec<Range<usize>>,
     pub(super) subject: Option<Range<usize>>,
+    pub(super) soft: Option<Range<usize>>,
 }
 
 impl Builder<'_, '_> {
@@ -46,6 +47,7 @@ impl Builder<'_, '_> {
             tags: Vec::new(),
             paths: Vec::new(),
             subject: typed.subject.as_ref().map(Spanned::span),
+            soft: typed.soft.as_ref().map(Spanned::span),
         };
         let mut tags = Vec::new();
         for tag in typed.tags.iter().flatten() {
@@ -74,7 +76,7 @@ impl Builder<'_, '_> {
             routes: names,
             same_subject: typed.subject.is_some(),
             settle,
-            soft: false,
+            soft: typed.soft.as_ref().is_some_and(|soft| *soft.get_ref()),
         });
         part
     }

@@ -11,13 +11,13 @@ use http::{HeaderName, Method};
 use toml::Spanned;
 
 use super::super::file::{Defaults, File, Origin, Query, Route as Typed, Subject};
-use super::super::values::{Span, Text, show_size};
+use super::super::values::{Shared, Span, Switch, Text, show_size};
 use super::matching::PATTERN_FORM;
 use super::sections::KeyPart;
 use super::{Builder, MS, YEAR, secs};
 use crate::policy::path::PathTemplate;
 use crate::policy::query::QueryRules;
-use crate::policy::route::{IgnoredCredential, Matcher, Route};
+use crate::policy::route::{Coalesce, IgnoredCredential, Matcher, Route};
 use crate::policy::subject::SubjectSpec;
 use crate::semantics::storing::{OriginMode, Terms};
 
@@ -55,7 +55,7 @@ struct Inherited<'a> {
     ignore: Option<&'a Vec<Text>>,
     vary: Option<&'a Vec<Text>>,
     max_body: Option<&'a Spanned<super::Size>>,
-    coalesce: Option<bool>,
+    coalesce: Option<&'a Spanned<Switch<Shared>>>,
 }
 
 impl<'a> Inherited<'a> {
@@ -79,7 +79,7 @@ impl<'a> Inherited<'a> {
             ignore: either!(ignore),
             vary: either!(vary),
             max_body: either!(max_body),
-            coalesce: either!(coalesce).copied(),
+            coalesce: either!(coalesce),
         }
     }
 }
@@ -197,7 +197,7 @@ impl Builder<'_, '_> {
             body_key: None,
             tags: Vec::new(),
             max_body: own_max,
-            coalesce: from.coalesce.unwrap_or(true),
+            coalesce: coalesce(from.coalesce),
         };
         (route, sound)
     }
@@ -414,6 +414,14 @@ impl Builder<'_, '_> {
             }
         }
         all
+    }
+}
+
+fn coalesce(given: Option<&Spanned<Switch<Shared>>>) -> Coalesce {
+    match given.map(Spanned::get_ref) {
+        None | Some(Switch::Plain(true)) => Coalesce::Local,
+        Some(Switch::Plain(false)) => Coalesce::Off,
+        Some(Switch::Given(Shared)) => Coalesce::Shared,
     }
 }
 

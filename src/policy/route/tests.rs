@@ -26,7 +26,7 @@ fn route(methods: &str, path: &str) -> Route {
         body_key: None,
         tags: Vec::new(),
         max_body: 1 << 20,
-        coalesce: true,
+        coalesce: Coalesce::Local,
     }
 }
 

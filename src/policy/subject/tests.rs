@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::policy::path::PathTemplate;
 use crate::policy::query::QueryRules;
-use crate::policy::route::Matcher;
+use crate::policy::route::{Coalesce, Matcher};
 use crate::semantics::storing::Terms;
 
 const SECRET: [u8; 32] = [3; 32];
@@ -35,7 +35,7 @@ fn route(subject: SubjectSpec) -> Route {
         body_key: None,
         tags: Vec::new(),
         max_body: 1,
-        coalesce: true,
+        coalesce: Coalesce::Local,
     }
 }
 

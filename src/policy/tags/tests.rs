@@ -11,6 +11,7 @@ use serde_json::json;
 
 use super::*;
 use crate::policy::query::QueryRules;
+use crate::policy::route::Coalesce;
 use crate::policy::subject::{KeySets, identify};
 use crate::semantics::storing::Terms;
 use crate::semantics::timestamp::Timestamp;
@@ -34,7 +35,7 @@ fn route(name: &str, subject: SubjectSpec, tags: &[&str]) -> Arc<Route> {
         body_key: None,
         tags: tags.iter().map(|t| TagTemplate::parse(t).unwrap()).collect(),
         max_body: 1,
-        coalesce: true,
+        coalesce: Coalesce::Local,
     })
 }
 
