@@ -291,7 +291,7 @@ const MAY_NAME: [(&str, &[&str]); 16] = [
     ("server", &["body", "metrics", "time"]),
     ("upstream", &["body", "policy", "semantics", "metrics", "time", "config"]),
     // Where settings are plain structs, each module that is set defines its own; `config` fills them in.
-    ("config", &["server", "store", "upstream", "policy", "semantics"]),
+    ("config", &["server", "store", "upstream", "coherence", "policy", "semantics"]),
     (
         "exchange",
         &[
