@@ -200,6 +200,9 @@ impl Scrape {
         let help = "Tags named by published purges.";
         let mut out = family(encoder, "weir_purge_tags", help, MetricType::Counter)?;
         out.counter(NONE, slab.counter(layout.purge_tags()))?;
+        let help = "Time mutations waited for the purge log: to be announced, and until nobody answers with anything older.";
+        let mut out = family(encoder, "weir_mutation_wait_seconds", help, MetricType::Histogram)?;
+        out.histogram(NONE, &slab.histogram(layout.mutation_wait()))?;
         let help = "Answers that were fetched and not stored, by reason.";
         let mut out = family(encoder, "weir_not_stored", help, MetricType::Counter)?;
         for (reason, count) in not_stored.lock().iter() {

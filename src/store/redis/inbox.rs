@@ -21,7 +21,7 @@ pub async fn submit(
     limit: Duration,
 ) -> Result<String, String> {
     let keys = LogKeys::new(&prefix(config, namespace));
-    let mut connection = Dedicated::new(Arc::new(Connector::new(config)));
+    let mut connection = Dedicated::new(Arc::new(Connector::new(config, &keys.stream)));
     let failed = |why: String| format!("{}: {why}", config.shown);
     let reply = connection.command(&wire::outside(&keys, fields), limit).await;
     let reply = reply.map_err(|failure| failed(failure.to_string()))?;
