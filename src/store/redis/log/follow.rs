@@ -108,6 +108,7 @@ impl Log {
         for record in &followed.events {
             self.apply(epoch, record.seq, &record.event);
         }
+        self.advanced.send_replace(());
         if others {
             self.applied.notify_one();
         }
@@ -146,6 +147,7 @@ impl Log {
             if done {
                 self.joined.send_if_modified(|joined| !std::mem::replace(joined, true));
                 self.heard(&state);
+                self.advanced.send_replace(());
                 self.applied.notify_one();
                 return Ok(());
             }
