@@ -9,6 +9,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a rig that cannot go on fails its test")]
 
 mod client;
+mod forwarder;
 mod origin;
 mod redis_server;
 mod weir;
@@ -19,6 +20,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 pub use client::{Answer, Ask, CacheStatus, Client, Conn, Opened};
+pub use forwarder::Forwarder;
 pub use origin::{Hold, Origin, OriginBody, RawOrigin, Reply, Seen, body_of};
 pub use redis_server::Redis;
 pub use weir::{ADMIN_TOKEN, Run, Weir, WeirConfig, run_weir};
@@ -71,7 +73,7 @@ pub fn nobody() -> SocketAddr {
 }
 
 /// Sends a signal by name (`TERM`, `STOP`, `CONT`, `KILL`) to one process that the test started.
-pub(crate) fn signal(pid: u32, name: &str) {
+pub fn signal(pid: u32, name: &str) {
     let done = std::process::Command::new("sh")
         .args(["-c", &format!("kill -{name} {pid}")])
         .status()
