@@ -6,7 +6,8 @@ mod support;
 use std::time::Duration;
 
 use serde_json::json;
-use support::{Answer, Forwarder, Origin, Redis, Weir, WeirConfig, eventually, within};
+use support::{Answer, Forwarder, Origin, Redis, Reply, Weir, WeirConfig, eventually, within};
+use tokio::io::AsyncReadExt;
 
 /// Items by id and the list of all, purged by what changes one of them.
 const ITEMS: &str = r#"
@@ -165,16 +166,16 @@ async fn an_instance_that_wakes_from_a_freeze_shows_nothing_old() {
         assert!(answer.elapsed < 2 * LEASE + SLACK, "{:?}", answer.elapsed);
         let made = answer.item_version();
         // They lie in its sockets when it wakes, and the first that it does may be to answer them.
-        let queued: Vec<_> = (0..20).map(|_| pair.b.get("/items/1").spawn()).collect();
-        eventually("the requests are under way", support::DEADLINE, || async {
-            tokio::task::yield_now().await;
-            true
-        })
-        .await;
+        let mut queued = Vec::new();
+        for _ in 0..20 {
+            queued.push(pair.b.get("/items/1").header("connection", "close").and_leave_open().await);
+        }
         pair.b.thaw();
-        for answer in queued {
-            let answer = answer.await.unwrap();
-            assert_eq!(answer.item_version(), made, "round {round}: {answer:?}");
+        for mut socket in queued {
+            let mut answer = String::new();
+            within("an answer", socket.read_to_string(&mut answer)).await.unwrap();
+            let told = format!("\"version\":{made}}}");
+            assert!(answer.ends_with(&told), "round {round}, {told}: {answer}");
         }
         warm(&pair.b, made).await;
     }
@@ -393,4 +394,159 @@ async fn who_wants_another_lease_takes_no_part() {
         warm(&member, made).await;
         assert_eq!(version(&stranger).await, made);
     }
+}
+
+/// Two rules for one mutation: the item's own list becomes stale, everything else void.
+const SOFT: &str = r#"
+    [defaults]
+    ttl = "5m"
+
+    [[route]]
+    name = "item"
+    match = "GET /items/{id}"
+    tags = ["item:{path.id}"]
+
+    [[route]]
+    name = "lists"
+    match = "GET /items"
+    stale_while_revalidate = "1m"
+    tags = ["items:all"]
+
+    [[route]]
+    name = "strict"
+    match = "GET /strict"
+    tags = ["items:all"]
+
+    [[route]]
+    name = "robust"
+    match = "GET /robust"
+    stale_if_error = "1m"
+    tags = ["items:all"]
+
+    [[purge]]
+    on = "PUT /items/{id}"
+    tags = ["item:{path.id}"]
+
+    [[purge]]
+    on = "PUT /items/{id}"
+    tags = ["items:all"]
+    soft = true
+
+    [[purge]]
+    on = "POST /touch"
+    tags = ["items:all"]
+    soft = true
+"#;
+
+/// A versioned backend whose list and its likes have entity tags and dates.
+async fn tagged() -> Origin {
+    let origin = Origin::versioned().await;
+    for path in ["GET /items", "GET /strict", "GET /robust"] {
+        origin.counting_with(path, |reply| {
+            reply.header("etag", "\"t\"").header("last-modified", "Mon, 01 Jan 2024 00:00:00 GMT")
+        });
+    }
+    origin.always("POST /touch", || Reply::status(204));
+    origin
+}
+
+async fn warm_at(weir: &Weir, path: &str) {
+    eventually("a hit", support::DEADLINE, || async {
+        let answer = weir.get(path).await;
+        answer.hit() && detail(&answer) != "soft-purged"
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_soft_purge_makes_stale_and_a_hard_one_beside_it_voids() {
+    let (origin, redis) = (tagged().await, Redis::start().await);
+    let one = Weir::with_redis(&origin, &redis, SOFT).await;
+    let two = Weir::with_redis(&origin, &redis, SOFT).await;
+    change(&one).await;
+    for weir in [&one, &two] {
+        for path in ["/items", "/items/1", "/strict"] {
+            warm_at(weir, path).await;
+        }
+    }
+    let hold = origin.hold("GET /items");
+    let made = change(&one).await.item_version();
+    let fetches = origin.count("GET /strict");
+    let renewed = one.get("/strict").await;
+    assert_eq!((renewed.cache().fwd.as_deref(), detail(&renewed).as_str()), (Some("stale"), "soft-purged"));
+    assert_eq!(renewed.text(), format!("answer {}", fetches + 1), "no window, no stale answer");
+    for weir in [&one, &two] {
+        assert_eq!(version(weir).await, made, "its own URI and the other rule's tags are void");
+        for _ in 0..3 {
+            let stale = weir.get("/items").await;
+            let cache = stale.assert_hit().cache();
+            assert_eq!((cache.detail.as_deref(), cache.ttl), (Some("soft-purged"), Some(0)), "{stale:?}");
+        }
+        let strict = weir.get("/strict").await.text();
+        let number: usize = strict.trim_start_matches("answer ").parse().unwrap();
+        assert!(number > fetches, "nobody answers with the stale one: {strict}");
+        let asked = weir.get("/items").header("cache-control", "only-if-cached, max-age=3600").await;
+        asked.assert_code(504);
+    }
+    hold.caught(2).await;
+    let asked = origin.last("GET /items");
+    assert_eq!((asked.header("if-none-match"), asked.header("if-modified-since")), (Some("\"t\""), None));
+    hold.release();
+    for weir in [&one, &two] {
+        warm_at(weir, "/items").await;
+    }
+}
+
+#[tokio::test]
+async fn where_every_rule_is_soft_so_is_the_purge_of_the_uri_itself() {
+    let origin = tagged().await;
+    origin.counting("GET /touch");
+    let route = "[[route]]\nname = \"touch\"\nmatch = \"GET /touch\"\nstale_while_revalidate = \"1m\"";
+    let weir = Weir::start(&origin, &format!("{SOFT}\n{route}")).await;
+    for path in ["/touch", "/items"] {
+        warm_at(&weir, path).await;
+    }
+    let hold = origin.hold("GET /*");
+    weir.post("/touch").await.assert_code(204);
+    for path in ["/touch", "/items"] {
+        assert_eq!(detail(weir.get(path).await.assert_hit()), "soft-purged", "{path}");
+    }
+    hold.release();
+    for path in ["/touch", "/items"] {
+        warm_at(&weir, path).await;
+    }
+}
+
+#[tokio::test]
+async fn what_is_soft_purged_stands_in_for_errors_where_that_is_allowed() {
+    let origin = tagged().await;
+    let weir = Weir::start(&origin, SOFT).await;
+    for path in ["/robust", "/strict"] {
+        warm_at(&weir, path).await;
+    }
+    weir.post("/touch").await.assert_code(204);
+    for path in ["GET /robust", "GET /strict"] {
+        origin.always(path, || Reply::status(503));
+    }
+    let answer = weir.get("/robust").await;
+    assert_eq!(detail(answer.assert_code(200).assert_hit()), "stale-if-error");
+    weir.get("/strict").await.assert_code(503);
+}
+
+#[tokio::test]
+async fn a_fill_that_a_soft_purge_overtakes_is_kept_and_stale() {
+    let origin = tagged().await;
+    let weir = Weir::start(&origin, SOFT).await;
+    let hold = origin.hold_next("GET /items", 1);
+    let before = weir.get("/items").spawn();
+    hold.caught(1).await;
+    weir.post("/touch").await.assert_code(204);
+    hold.release();
+    assert_eq!(before.await.unwrap().text(), "answer 1");
+    let refresh = origin.hold_next("GET /items", 1);
+    let stale = weir.get("/items").await;
+    assert_eq!((detail(stale.assert_hit()).as_str(), stale.text().as_str()), ("soft-purged", "answer 1"));
+    refresh.caught(1).await;
+    refresh.release();
+    warm_at(&weir, "/items").await;
 }
