@@ -272,6 +272,23 @@ async fn an_instance_that_leaves_is_not_waited_for() {
 }
 
 #[tokio::test]
+async fn a_mutation_that_the_backend_refused_leaves_nothing_to_purge() {
+    let Pair { mut a, b, origin, redis: _redis } = Pair::start("").await;
+    change(&a).await;
+    warm(&b, 2).await;
+    let fetches = origin.count("GET /items/1");
+    origin.always("PUT /items/1", || Reply::status(403));
+    assert_eq!(detail(a.put("/items/1").json(&json!({})).await.assert_code(403)), "refused");
+    a.terminate();
+    assert_eq!(a.exit_code().await, Some(0));
+    // Who leaves is evicted, and with it its open mutations; this one is not open any more. A stranger's purge comes
+    // after whatever was purged then.
+    b.put("/items/2").json(&json!({})).await.assert_code(200);
+    warm(&b, 2).await;
+    assert_eq!(origin.count("GET /items/1"), fetches, "nothing had to be fetched");
+}
+
+#[tokio::test]
 async fn mutations_may_be_refused_while_the_log_cannot_be_reached() {
     let (origin, mut redis) = (Origin::versioned().await, Redis::start().await);
     let weir = Weir::with_redis(&origin, &redis, &items("on_unreachable_log = \"refuse\"")).await;

@@ -124,12 +124,8 @@ impl Exchange {
             return refused_unreachable();
         };
         // A defect here must not keep what the backend may have done from being purged.
-        let forwarded = AssertUnwindSafe(self.forward(&mutation, outbound)).catch_unwind().await;
-        let outcome = forwarded.unwrap_or_else(|_| {
-            tracing::error!(
-                path = mutation.path,
-                "a mutation failed within Weir: everything it may concern is purged"
-            );
+        let forwarded = unless_it_panics(self.forward(&mutation, outbound)).await;
+        let outcome = forwarded.unwrap_or_else(|| {
             let purges = Some(Purges { first: None, last: self.widest(&mutation) });
             Carried { answer: Err(LOST), purges, first_byte: Duration::ZERO }
         });
