@@ -229,6 +229,16 @@ impl Weir {
         line.trim().trim_end_matches(" kB").trim().parse::<u64>().expect("a number") * 1024
     }
 
+    /// SIGSTOP: sockets stay open, nothing answers.
+    pub fn freeze(&self) {
+        signal(self.pid(), "STOP");
+    }
+
+    /// SIGCONT.
+    pub fn thaw(&self) {
+        signal(self.pid(), "CONT");
+    }
+
     /// Sends SIGTERM.
     pub fn terminate(&self) {
         signal(self.pid(), "TERM");
