@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use support::{DEADLINE, Redis, RedisCluster, RedisWithSentinels, eventually};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
 use weir::config::{Env, load_str};
 use weir::metrics::Metrics;
 use weir::store::{RedisHealth, Store};
@@ -64,6 +66,50 @@ async fn behind_sentinels() {
     })
     .await;
     store.close(Duration::from_secs(1)).await;
+}
+
+/// A sentinel of few words: whatever it is asked, the primary is on that port.
+async fn sentinel_that_names(port: u16) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            tokio::spawn(async move {
+                let mut asked = [0; 1024];
+                while stream.read(&mut asked).await.is_ok_and(|n| n > 0) {
+                    let port = port.to_string();
+                    let answer = format!("*2\r\n$9\r\n127.0.0.1\r\n${}\r\n{port}\r\n", port.len());
+                    if stream.write_all(answer.as_bytes()).await.is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sentinel_that_names_a_replica_is_not_believed() {
+    let primary = Redis::start().await;
+    let replica = Redis::with_options(&["--replicaof", "127.0.0.1", &primary.port().to_string()]).await;
+    let (outdated, nobody) =
+        (sentinel_that_names(replica.port()).await, sentinel_that_names(support::free_port()).await);
+    let current = sentinel_that_names(primary.port()).await;
+    let section = |sentinels: &str| format!("sentinels = [{sentinels}]\nservice = \"m\"\n");
+
+    let misled = store(&section(&format!("\"{outdated}\""))).await;
+    eventually("the reason is told", DEADLINE, || async {
+        let health = misled.redis_health().await.unwrap();
+        health.last_error.is_some_and(|e| e.contains("is a replica") && e.contains(&replica.address()))
+    })
+    .await;
+    let told = store(&section(&format!("\"{outdated}\", \"{nobody}\", \"{current}\""))).await;
+    assert_eq!(health(&told).await.primary, Some(primary.address()));
+    for store in [misled, told] {
+        store.close(Duration::from_secs(1)).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

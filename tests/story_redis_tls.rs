@@ -16,7 +16,8 @@ const ITEMS: &str = "[cache]\nmemory = \"0\"\n[[route]]\nname = \"item\"\nmatch 
 const USER: &str = "username = \"weir\"\npassword = \"a p@ss/word\"\n";
 
 async fn weir(origin: &Origin, section: &str) -> Weir {
-    let section = format!("tls = true\n{section}");
+    // Without optimisation, handshakes take their time.
+    let section = format!("tls = true\nconnect_timeout = \"2s\"\n{section}");
     WeirConfig::new(ITEMS).upstream(&origin.url()).redis_section(&section).start().await
 }
 
@@ -166,8 +167,10 @@ async fn sentinels_with_tls_and_a_password() {
     }
     let section = format!("{}{USER}{}", redis.section(), tls_section());
     let locked = weir(&origin, &section).await;
-    let words = complaint(&locked).await;
-    assert!(words.contains("NOAUTH"), "the sentinels want a password: {words}");
+    eventually("the sentinels want a password", DEADLINE, || async {
+        complaint(&locked).await.contains("NOAUTH")
+    })
+    .await;
     let section = format!("{section}sentinel_password = \"open-sesame\"\n");
     let (one, two) = (weir(&origin, &section).await, weir(&origin, &section).await);
     everything(&one, &two).await;

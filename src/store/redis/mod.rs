@@ -13,6 +13,7 @@ pub mod connect;
 pub mod connection;
 pub mod failure;
 pub mod health;
+pub mod lanes;
 pub mod link;
 pub mod log;
 pub mod scan;
