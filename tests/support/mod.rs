@@ -25,7 +25,7 @@ pub use client::{Answer, Ask, CacheStatus, Client, Conn, Opened};
 pub use cluster::RedisCluster;
 pub use forwarder::Forwarder;
 pub use origin::{Hold, Origin, OriginBody, RawOrigin, Reply, Seen, body_of};
-pub use redis_server::Redis;
+pub use redis_server::{Redis, tls_file, tls_section};
 pub use sentinel::RedisWithSentinels;
 pub use weir::{ADMIN_TOKEN, Run, Weir, WeirConfig, run_weir};
 

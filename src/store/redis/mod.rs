@@ -14,6 +14,7 @@ pub mod connection;
 pub mod failure;
 pub mod health;
 pub mod inbox;
+pub mod lanes;
 pub mod link;
 pub mod log;
 pub mod scan;
