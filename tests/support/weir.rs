@@ -55,6 +55,12 @@ impl WeirConfig {
         self
     }
 
+    /// With this lease.
+    pub fn lease(mut self, lease: &str) -> WeirConfig {
+        self.section("cache").insert("lease".to_owned(), lease.into());
+        self
+    }
+
     /// With an environment variable.
     pub fn env(mut self, name: &str, value: &str) -> WeirConfig {
         self.env.push((name.to_owned(), value.to_owned()));
@@ -207,6 +213,11 @@ impl Weir {
     /// The admin port.
     pub fn admin_addr(&self) -> SocketAddr {
         self.admin
+    }
+
+    /// Its `proxy.toml`.
+    pub fn config_file(&self) -> std::path::PathBuf {
+        self.dir.path().join("proxy.toml")
     }
 
     /// The process.
