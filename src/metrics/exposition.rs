@@ -200,6 +200,9 @@ impl Scrape {
         let help = "Tags named by published purges.";
         let mut out = family(encoder, "weir_purge_tags", help, MetricType::Counter)?;
         out.counter(NONE, slab.counter(layout.purge_tags()))?;
+        let help = "Time mutations waited for the purge log: to be announced, and until nobody answers with anything older.";
+        let mut out = family(encoder, "weir_mutation_wait_seconds", help, MetricType::Histogram)?;
+        out.histogram(NONE, &slab.histogram(layout.mutation_wait()))?;
         let help = "Answers that were fetched and not stored, by reason.";
         let mut out = family(encoder, "weir_not_stored", help, MetricType::Counter)?;
         for (reason, count) in not_stored.lock().iter() {
@@ -220,9 +223,6 @@ impl Scrape {
         }
         let help = "Entries void only because one of their tags shares a mark with another that was purged.";
         family(encoder, "weir_false_voids", help, MetricType::Counter)?.counter(NONE, gauges.false_voids)?;
-        let help = "Time for which mutations' answers were held back until their purges were in force.";
-        let mut out = family(encoder, "weir_mutation_wait_seconds", help, MetricType::Histogram)?;
-        out.histogram(NONE, &slab.histogram(layout.mutation_wait()))?;
         let Some(log) = &gauges.log else { return Ok(()) };
         let help = "Changes of the purge log's epoch seen here; each voids every older entry.";
         let mut out = family(encoder, "weir_log_epochs", help, MetricType::Counter)?;

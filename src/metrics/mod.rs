@@ -291,7 +291,7 @@ impl Metrics {
         cells.add(layout.purge_tags(), tags as u64);
     }
 
-    /// A mutation's answer was held back for so long, after the backend had given it, until its purge was in force.
+    /// A mutation has waited this long for the purge log, before it was forwarded and after it was answered.
     pub fn mutation_wait(&self, waited: Duration) {
         let Inner { layout, slab, .. } = &*self.0;
         slab.mine().observe(layout.mutation_wait(), waited);

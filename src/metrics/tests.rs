@@ -109,11 +109,11 @@ fn busy() -> Metrics {
     metrics.upstream(None, ms(1));
     metrics.store(StoreTier::Memory, StoreOp::Get, StoreResult::Ok, Duration::from_nanos(400));
     metrics.store(StoreTier::Redis, StoreOp::Get, StoreResult::Skipped, ms(0));
+    metrics.mutation_wait(Duration::from_secs(2));
     metrics.purge(3, false);
     metrics.purge(1, true);
     metrics.not_stored("no-store");
     metrics.not_stored("no-store");
-    metrics.mutation_wait(ms(3));
     metrics.log_epoch();
     metrics.log_eviction();
     metrics.log_eviction();
@@ -154,6 +154,8 @@ fn prometheus_text_is_strictly_well_formed_and_says_what_happened() {
     assert_eq!(parsed.get("weir_store_operation_seconds_count{tier=\"redis\",op=\"get\"}"), 0.0);
     assert_eq!(parsed.get("weir_purges_total{result=\"owed\"}"), 1.0);
     assert_eq!(parsed.get("weir_purge_tags_total"), 4.0);
+    assert_eq!(parsed.get("weir_mutation_wait_seconds_count"), 1.0);
+    assert_eq!(parsed.get("weir_mutation_wait_seconds_sum"), 2.0);
     assert_eq!(parsed.get("weir_not_stored_total{reason=\"no-store\"}"), 2.0);
     assert_eq!(parsed.get("weir_redis_breaker{state=\"half-open\"}"), 1.0);
     assert_eq!(parsed.get("weir_redis_breaker{state=\"open\"}"), 0.0);
@@ -165,7 +167,6 @@ fn prometheus_text_is_strictly_well_formed_and_says_what_happened() {
     assert_eq!((parsed.get("weir_log_epochs_total"), parsed.get("weir_log_evictions_total")), (1.0, 2.0));
     assert_eq!(parsed.get("weir_entries_void_total{reason=\"purged\"}"), 7.0);
     assert_eq!(parsed.get("weir_false_voids_total"), 2.0);
-    assert_eq!(parsed.get("weir_mutation_wait_seconds_count"), 1.0);
     assert_eq!(parsed.get("weir_config_last_reload_success_timestamp_seconds"), 1.5);
     assert_eq!(parsed.kinds["weir_requests_total"], "counter");
 }
