@@ -55,15 +55,15 @@ impl WeirConfig {
         self
     }
 
-    /// With this lease.
-    pub fn lease(mut self, lease: &str) -> WeirConfig {
-        self.section("cache").insert("lease".to_owned(), lease.into());
-        self
-    }
-
     /// With an environment variable.
     pub fn env(mut self, name: &str, value: &str) -> WeirConfig {
         self.env.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// With this lease.
+    pub fn lease(mut self, lease: &str) -> WeirConfig {
+        self.section("cache").insert("lease".to_owned(), lease.into());
         self
     }
 
