@@ -68,6 +68,12 @@ impl WeirConfig {
         self
     }
 
+    /// With this lease.
+    pub fn lease(mut self, lease: &str) -> WeirConfig {
+        self.section("cache").insert("lease".to_owned(), lease.into());
+        self
+    }
+
     /// Without an admin token.
     pub fn without_token(mut self) -> WeirConfig {
         self.section("admin").insert("token".to_owned(), "".into());
@@ -214,6 +220,11 @@ impl Weir {
     /// The admin port.
     pub fn admin_addr(&self) -> SocketAddr {
         self.admin
+    }
+
+    /// Its `proxy.toml`.
+    pub fn config_file(&self) -> std::path::PathBuf {
+        self.dir.path().join("proxy.toml")
     }
 
     /// The process.
