@@ -12,7 +12,6 @@ use crate::backend::{Backend, EVERYTHING, Fate, GROUPS, ITEMS, Pace, THINGS};
 use crate::exchange::{Exchange, Key, Lifetimes, Manner};
 use crate::ledger::{BACK, Coverage, FORGOTTEN, Ledger, UNANSWERED, Violation};
 use crate::log::{Log, Settings};
-use crate::redis::db::Data;
 use crate::redis::lua::Interpreter;
 use crate::redis::{Redis, Weather};
 use crate::sabotage::Sabotage;
@@ -44,6 +43,7 @@ pub struct Verdict {
 struct Stage {
     world: Rc<World>,
     redis: Rc<Redis>,
+    interpreter: Rc<Interpreter>,
     backend: Rc<Backend>,
     ledger: Rc<Ledger>,
     kind: Kind,
@@ -155,6 +155,7 @@ impl Stage {
         Rc::new(Stage {
             world: Rc::clone(world),
             redis,
+            interpreter: Rc::clone(interpreter),
             backend,
             ledger,
             kind,
@@ -218,7 +219,7 @@ impl Stage {
             let stage = Rc::clone(self);
             world.after(world.range(0, self.lease / 2), move || stage.start(host));
         }
-        let span = self.lease * world.range(4, 10);
+        let span = self.lease * world.range(3, 7);
         let begin = self.lease;
         for _ in 0..world.range(2, 5) {
             let stage = Rc::clone(self);
@@ -237,8 +238,12 @@ impl Stage {
         world.run_until(world.now() + self.lease * 9 / 2);
         self.look();
         let stage = Rc::clone(self);
+        self.reading.set(self.reading.get() + 1);
         world.spawn(OUTSIDE, async move { stage.read_everything().await });
-        world.run_until(world.now() + self.lease * 4);
+        let latest = world.now() + self.lease * 6;
+        while self.reading.get() > 0 && world.now() < latest {
+            world.run_until(world.now() + self.lease / 20);
+        }
         if self.reading.get() > 0 {
             self.ledger.violate(UNANSWERED, format!("{} reads have no answer", self.reading.get()));
         }
@@ -412,10 +417,7 @@ impl Stage {
 
     fn is_told(&self, log: &Log, member: u64, id: u64) -> bool {
         let field = format!("{member:016x}:{id}");
-        self.redis.with_primary(|db| match db.keys.get(log.keys.intents.as_bytes()) {
-            Some(Data::Hash(hash)) => hash.contains_key(field.as_bytes()),
-            _ => false,
-        })
+        self.redis.with_primary(|db| db.has_field(&log.keys.intents, &field))
     }
 
     fn leave(self: &Rc<Stage>, host: usize) {
@@ -519,7 +521,7 @@ impl Stage {
             return;
         }
         self.ledger.count("Redis failed over");
-        let data = self.redis.with_primary(|db| db.clone());
+        let data = self.redis.replica();
         let stage = Rc::clone(self);
         let old_lives = self.world.chance(60);
         self.world.after(self.world.range(0, self.lease / 2), move || {
@@ -557,16 +559,18 @@ impl Stage {
         let which = self.world.range(0, 4);
         self.ledger.count("the log spoilt");
         self.world.tell(|| format!("THE LOG IS SPOILT ({which})"));
-        self.redis.with_primary(|db| match which {
-            0 => drop(db.keys.remove(keys.stream.as_bytes())),
-            1 => drop(db.keys.remove(keys.state.as_bytes())),
-            2 => drop(db.keys.insert(keys.state.as_bytes().to_vec(), Data::Text)),
-            3 => drop(db.keys.insert(keys.stream.as_bytes().to_vec(), Data::Text)),
-            _ => {
-                let keep = db.keep.unwrap_or(2).to_string();
-                let _ = db.call(&[b"XTRIM", keys.stream.as_bytes(), b"MAXLEN", keep.as_bytes()]);
-            }
-        });
+        match which {
+            0 => self.redis.with_primary(|db| db.remove(&keys.stream)),
+            1 => self.redis.with_primary(|db| db.remove(&keys.state)),
+            2 => self.redis.with_primary(|db| self.interpreter.set_text(db, &keys.state)),
+            3 => self.redis.with_primary(|db| self.interpreter.set_text(db, &keys.stream)),
+            _ => self.command(&["XTRIM", &keys.stream, "MAXLEN", "1"]),
+        }
+    }
+
+    fn command(&self, args: &[&str]) {
+        let args: Vec<Vec<u8>> = args.iter().map(|arg| arg.as_bytes().to_vec()).collect();
+        let _ = self.redis.with_primary(|db| self.interpreter.call(db, &args));
     }
 
     /// A purge that no mutation asked for: from the admin API or from outside.
@@ -575,9 +579,7 @@ impl Stage {
         if self.world.chance(30) {
             self.ledger.count("purges from outside");
             let inbox = exchange.log.keys.inbox.clone();
-            self.redis.with_primary(|db| {
-                let _ = db.call(&[b"XADD", inbox.as_bytes(), b"*", b"tag", b"1|group:0"]);
-            });
+            self.command(&["XADD", &inbox, "*", "tag", "1|group:0"]);
             return;
         }
         let event = if self.world.chance(70) {
@@ -614,7 +616,7 @@ impl Stage {
                 None => self.start(host),
             }
         }
-        self.redis.with_primary(|db| db.keep = None);
+        self.redis.with_primary(|db| db.set("keep", mlua::Nil));
     }
 
     /// Whether an instance may take part at all.
@@ -661,6 +663,7 @@ impl Stage {
                 }
             }
         }
+        self.reading.set(self.reading.get() - 1);
     }
 }
 

@@ -3,7 +3,6 @@
 //! A command travels, is carried out, and its answer travels back; each leg takes its own time, so that commands on
 //! different connections overtake each other, and what its sender has given up may still be carried out later.
 
-pub mod db;
 pub mod lua;
 
 use std::cell::{Cell, RefCell};
@@ -14,8 +13,7 @@ use std::time::Duration;
 use redis::{Arg, Cmd, Value};
 use tokio::sync::oneshot;
 
-use self::db::{Db, Id};
-use self::lua::Interpreter;
+use self::lua::{Db, Interpreter};
 use crate::exchange::{Entry, Key};
 use crate::world::{Clock, World};
 
@@ -79,7 +77,7 @@ struct Server {
 struct Blocked {
     number: u64,
     keys: Vec<Vec<u8>>,
-    after: Vec<Id>,
+    after: Vec<Vec<u8>>,
     answer: Answer,
 }
 
@@ -122,13 +120,13 @@ impl Redis {
             numbers: Cell::new(0),
             evals: Cell::new(0),
         });
-        redis.add_server(Db::default());
+        redis.add_server(interpreter.db());
         redis
     }
 
-    fn add_server(&self, mut db: Db) -> usize {
-        db.run_id = self.run_id();
-        db.read_only = false;
+    fn add_server(&self, db: Db) -> usize {
+        db.set("run_id", self.run_id());
+        db.set("read_only", false);
         let mut servers = self.servers.borrow_mut();
         servers.push(Server {
             db,
@@ -143,6 +141,11 @@ impl Redis {
 
     fn run_id(&self) -> String {
         format!("{:016x}{:016x}{:08x}", self.world.random(), self.world.random(), self.world.random() >> 32)
+    }
+
+    /// The primary's data as its replica has it now.
+    pub fn replica(&self) -> Db {
+        self.with_primary(|db| self.interpreter.copy(db))
     }
 
     /// Looks at, or does something to, the primary's data behind everybody's back.
@@ -172,10 +175,9 @@ impl Redis {
         let mut servers = self.servers.borrow_mut();
         let server = &mut servers[self.primary.get()];
         server.up = true;
-        server.db.run_id = run_id;
+        server.db.set("run_id", run_id);
         if !keep {
-            server.db.keys.clear();
-            server.db.entries.clear();
+            server.db.clear();
         }
     }
 
@@ -194,10 +196,7 @@ impl Redis {
     }
 
     pub fn flush(&self) {
-        self.with_primary(|db| {
-            db.keys.clear();
-            db.entries.clear();
-        });
+        self.with_primary(Db::clear);
     }
 
     /// A replica with `data` becomes the primary; the old one, should it live, takes no more writes. Instances learn
@@ -205,7 +204,7 @@ impl Redis {
     pub fn fail_over(self: &Rc<Redis>, data: Db, old_lives: bool, learn: u64) {
         let old = self.primary.get();
         if old_lives {
-            self.servers.borrow_mut()[old].db.read_only = true;
+            self.servers.borrow_mut()[old].db.set("read_only", true);
         } else {
             self.crash();
         }
@@ -291,30 +290,27 @@ impl Redis {
     fn carry_out(self: &Rc<Redis>, at: usize, request: Request, answer: Answer) -> Option<(Reply, Answer)> {
         let mut servers = self.servers.borrow_mut();
         let server = &mut servers[at];
-        server.db.now = self.world.now() / 1000;
+        server.db.set("now", self.world.now() / 1000);
         let reply = match request {
             Request::Get(key) => Reply::Entry(server.db.entries.get(&key).cloned()),
             Request::Put(entry) => {
-                if !server.db.read_only {
+                if !server.db.is_read_only() {
                     server.db.entries.insert(entry.key, entry);
                 }
                 Reply::Entry(None)
             }
-            Request::Command(args) => {
-                let args: Vec<&[u8]> = args.iter().map(Vec::as_slice).collect();
-                match args[0] {
-                    b"EVAL" => {
-                        self.evals.set(self.evals.get() + 1);
-                        Reply::Value(self.interpreter.eval(&mut server.db, &args))
-                    }
-                    b"XREAD" => {
-                        drop(servers);
-                        self.read(at, &args, answer);
-                        return None;
-                    }
-                    _ => Reply::Value(server.db.call(&args)),
+            Request::Command(args) => match args[0].as_slice() {
+                b"EVAL" => {
+                    self.evals.set(self.evals.get() + 1);
+                    Reply::Value(self.interpreter.eval(&server.db, &args))
                 }
-            }
+                b"XREAD" => {
+                    drop(servers);
+                    self.read(at, &args, answer);
+                    return None;
+                }
+                _ => Reply::Value(self.interpreter.call(&server.db, &args)),
+            },
         };
         Some((reply, answer))
     }
@@ -337,16 +333,16 @@ impl Redis {
     }
 
     /// `XREAD COUNT n BLOCK ms STREAMS key key key id id id`.
-    fn read(self: &Rc<Redis>, at: usize, args: &[&[u8]], answer: Answer) {
-        let block: u64 = std::str::from_utf8(args[4]).unwrap().parse().unwrap();
+    fn read(self: &Rc<Redis>, at: usize, args: &[Vec<u8>], answer: Answer) {
+        let block: u64 = std::str::from_utf8(&args[4]).unwrap().parse().unwrap();
         let (keys, ids) = args[6..].split_at((args.len() - 6) / 2);
-        let keys: Vec<Vec<u8>> = keys.iter().map(|key| key.to_vec()).collect();
         let mut servers = self.servers.borrow_mut();
         let server = &mut servers[at];
-        let place =
-            |(key, id): (&Vec<u8>, &&[u8])| if **id == *b"$" { server.db.end_of(key) } else { db::place(id) };
-        let after: Vec<Id> = keys.iter().zip(ids).map(place).collect();
-        match server.db.read_streams(&keys, &after) {
+        let place = |(key, id): (&Vec<u8>, &Vec<u8>)| {
+            if id == b"$" { self.interpreter.ending(&server.db, key) } else { id.clone() }
+        };
+        let (keys, after) = (keys.to_vec(), keys.iter().zip(ids).map(place).collect::<Vec<_>>());
+        match self.interpreter.read(&server.db, &keys, &after) {
             Err(message) => self.answer(answer, Reply::Value(Err(message))),
             Ok(Some(found)) => self.answer(answer, Reply::Value(Ok(found))),
             Ok(None) => {
@@ -374,7 +370,7 @@ impl Redis {
         let server = &mut servers[at];
         let mut i = 0;
         while i < server.blocked.len() {
-            let found = server.db.read_streams(&server.blocked[i].keys, &server.blocked[i].after);
+            let found = self.interpreter.read(&server.db, &server.blocked[i].keys, &server.blocked[i].after);
             if let Ok(Some(found)) = found {
                 let blocked = server.blocked.swap_remove(i);
                 self.answer(blocked.answer, Reply::Value(Ok(found)));
