@@ -535,8 +535,11 @@ impl Exchange {
 
     /// `Exchange::share`.
     fn share(&self, wanted: Wanted, flight: &Flight, entry: &Rc<Entry>) -> Option<Answer> {
+        // What is not stored because it settles may lag behind what this request must see, too.
+        let settles = self.log.settling.holds(&entry.tags, self.log.coherence.view().secret_id);
         let live = flight.began >= wanted.arrived
-            || self.log.coherence.liveness(&entry.stamp, &entry.tags) == Liveness::Live
+            || (self.log.coherence.liveness(&entry.stamp, &entry.tags) == Liveness::Live
+                && (!settles || self.is(Sabotage::SharesWhatSettles)))
             || self.is(Sabotage::SharesUnjudged)
             || self.is(Sabotage::FollowsAnyFlight);
         let fresh = self.log.world.now() - entry.stored < entry.lifetimes.fresh;

@@ -67,6 +67,8 @@ pub enum Sabotage {
     ServesStaleUnjudged,
     /// Settling tags are stored.
     StoresWhatSettles,
+    /// Settling tags are shared.
+    SharesWhatSettles,
     /// What has settled is not purged again.
     SettlesInSilence,
     /// Subjects share their entries.

@@ -235,7 +235,8 @@ impl Stage {
         let start = world.now();
         world.run_until(start + begin + span);
         self.make_peace();
-        world.run_until(world.now() + self.lease * 9 / 2);
+        let longest = self.settings.iter().map(|s| s.agreement.lease).max().unwrap_or_default();
+        world.run_until(world.now() + 3 * longest.as_micros() as u64);
         self.look();
         let stage = Rc::clone(self);
         self.reading.set(self.reading.get() + 1);
@@ -570,7 +571,7 @@ impl Stage {
 
     fn command(&self, args: &[&str]) {
         let args: Vec<Vec<u8>> = args.iter().map(|arg| arg.as_bytes().to_vec()).collect();
-        let _ = self.redis.with_primary(|db| self.interpreter.call(db, &args));
+        let _ = self.redis.with_primary(|db| self.interpreter.call(db, self.world.now() / 1000, &args));
     }
 
     /// A purge that no mutation asked for: from the admin API or from outside.

@@ -23,7 +23,8 @@ struct Model {
     eval: Function,
     call: Function,
     read: Function,
-    ending: Function,
+    unblock: Function,
+    forget: Function,
     copy: Function,
 }
 
@@ -73,7 +74,8 @@ impl Interpreter {
             eval: model.get("eval")?,
             call: model.get("call")?,
             read: model.get("read")?,
-            ending: model.get("ending")?,
+            unblock: model.get("unblock")?,
+            forget: model.get("forget")?,
             copy: model.get("copy")?,
         };
         Ok(Interpreter { lua, compiled: RefCell::default(), keys: RefCell::default(), model })
@@ -96,78 +98,58 @@ impl Interpreter {
         db.keys().raw_set(key, value).unwrap();
     }
 
-    fn list(&self, items: &[Vec<u8>]) -> mlua::Result<Table> {
-        self.lua.create_sequence_from(items.iter().map(|item| BString::from(item.as_slice())))
+    fn list(&self, items: &[Vec<u8>]) -> Table {
+        self.lua.create_sequence_from(items.iter().map(|item| BString::from(item.as_slice()))).unwrap()
     }
 
-    /// `EVAL text n key … arg …`.
-    pub fn eval(&self, db: &Db, args: &[Vec<u8>]) -> Result<Value, String> {
-        let run = || -> mlua::Result<Result<Value, String>> {
-            let keys: usize = std::str::from_utf8(&args[2]).unwrap().parse().unwrap();
-            let (keys, argv) = args[3..].split_at(keys);
-            if self.keys.borrow().is_none() {
-                *self.keys.borrow_mut() = Some(self.list(keys)?);
-            }
-            let script = self.script(&args[1])?;
-            let keys = self.keys.borrow().clone();
-            to_redis(&self.model.eval.call((&db.data, script, keys, self.list(argv)?))?)
-        };
-        run().map_err(|error| error.to_string())?
+    /// `EVAL text n key … arg …`. Also tells whether a stream has become longer.
+    pub fn eval(&self, db: &Db, now: u64, args: &[Vec<u8>]) -> (Result<Value, String>, bool) {
+        let keys: usize = std::str::from_utf8(&args[2]).unwrap().parse().unwrap();
+        let (keys, argv) = args[3..].split_at(keys);
+        let script = self.script(&args[1]);
+        let keys = self.keys.borrow_mut().get_or_insert_with(|| self.list(keys)).clone();
+        let (reply, longer) = self.model.eval.call((&db.data, now, script, keys, self.list(argv))).unwrap();
+        (reply_of(reply), longer)
     }
 
-    fn script(&self, text: &[u8]) -> mlua::Result<Function> {
+    fn script(&self, text: &[u8]) -> Function {
         let mut compiled = self.compiled.borrow_mut();
         if let Some((_, function)) = compiled.iter().find(|(there, _)| there == text) {
-            return Ok(function.clone());
+            return function.clone();
         }
-        let function = self.lua.load(text).into_function()?;
+        let function = self.lua.load(text).into_function().unwrap();
         compiled.push((text.to_vec(), function.clone()));
-        Ok(function)
+        function
     }
 
     /// Any other command.
-    pub fn call(&self, db: &Db, args: &[Vec<u8>]) -> Result<Value, String> {
-        let run = || to_redis(&self.model.call.call((&db.data, self.list(args)?))?);
-        run().map_err(|error| error.to_string())?
+    pub fn call(&self, db: &Db, now: u64, args: &[Vec<u8>]) -> (Result<Value, String>, bool) {
+        let (reply, longer) = self.model.call.call((&db.data, now, self.list(args))).unwrap();
+        (reply_of(reply), longer)
     }
 
-    /// `XREAD STREAMS key … id …`; nothing = `None`.
-    pub fn read(&self, db: &Db, keys: &[Vec<u8>], ids: &[Vec<u8>]) -> Result<Option<Value>, String> {
-        let run = || to_redis(&self.model.read.call((&db.data, self.list(keys)?, self.list(ids)?))?);
-        let value: Result<Value, String> = run().map_err(|error| error.to_string())?;
-        Ok(Some(value?).filter(|value| *value != Value::Nil))
+    /// `XREAD BLOCK STREAMS key … id …`: nothing = it waits, under `number`.
+    pub fn read(&self, db: &Db, number: u64, args: &[Vec<u8>]) -> Option<Result<Value, String>> {
+        let reply: LuaValue = self.model.read.call((&db.data, number, self.list(args))).unwrap();
+        reply.as_string().map(|reply| reply_of(BString::from(&*reply.as_bytes())))
     }
 
-    /// What `$` means.
-    pub fn ending(&self, db: &Db, key: &[u8]) -> Vec<u8> {
-        let ending: BString = self.model.ending.call((&db.data, BString::from(key))).unwrap();
-        ending.to_vec()
+    /// The next of those who wait that waits no longer.
+    pub fn unblock(&self, db: &Db) -> Option<(u64, Result<Value, String>)> {
+        let (number, reply): (Option<u64>, Option<BString>) = self.model.unblock.call(&db.data).unwrap();
+        Some((number?, reply_of(reply?)))
+    }
+
+    /// It has waited long enough.
+    pub fn forget(&self, db: &Db, number: u64) {
+        self.model.forget.call::<()>((&db.data, number)).unwrap();
     }
 }
 
-fn to_redis(value: &LuaValue) -> mlua::Result<Result<Value, String>> {
-    Ok(Ok(match value {
-        LuaValue::Nil | LuaValue::Boolean(false) => Value::Nil,
-        LuaValue::Boolean(true) => Value::Int(1),
-        LuaValue::Integer(n) => Value::Int(*n),
-        LuaValue::Number(n) => Value::Int(*n as i64),
-        LuaValue::String(text) => Value::BulkString(text.as_bytes().to_vec()),
-        LuaValue::Table(table) => {
-            let length = table.raw_len();
-            if length == 0
-                && let Some(message) = table.raw_get::<Option<mlua::String>>("err")?
-            {
-                return Ok(Err(message.to_string_lossy()));
-            }
-            let mut items = Vec::with_capacity(length);
-            for i in 1..=length {
-                match to_redis(&table.raw_get(i)?)? {
-                    Ok(item) => items.push(item),
-                    Err(message) => return Ok(Err(message)),
-                }
-            }
-            Value::Array(items)
-        }
-        _ => return Err(mlua::Error::runtime("no reply of a script")),
-    }))
+/// Reads a reply as it goes over the wire.
+fn reply_of(wire: BString) -> Result<Value, String> {
+    match redis::parse_redis_value(&wire) {
+        Ok(value) => value.extract_error().map_err(|error| error.to_string()),
+        Err(error) => Err(error.to_string()),
+    }
 }

@@ -6,7 +6,7 @@
 pub mod lua;
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -70,15 +70,8 @@ struct Server {
     life: u64,
     /// What arrived while it was frozen.
     waiting: Vec<Box<dyn FnOnce()>>,
-    blocked: Vec<Blocked>,
-}
-
-/// An `XREAD BLOCK`.
-struct Blocked {
-    number: u64,
-    keys: Vec<Vec<u8>>,
-    after: Vec<Vec<u8>>,
-    answer: Answer,
+    /// Those who wait at its streams, by number.
+    blocked: BTreeMap<u64, Answer>,
 }
 
 /// Where an answer goes.
@@ -134,7 +127,7 @@ impl Redis {
             frozen: false,
             life: 0,
             waiting: Vec::new(),
-            blocked: Vec::new(),
+            blocked: BTreeMap::new(),
         });
         servers.len() - 1
     }
@@ -165,6 +158,9 @@ impl Redis {
             server.up = false;
             server.frozen = false;
             server.life += 1;
+            for number in server.blocked.keys() {
+                self.interpreter.forget(&server.db, *number);
+            }
             (std::mem::take(&mut server.blocked), std::mem::take(&mut server.waiting))
         };
         drop(gone);
@@ -281,38 +277,40 @@ impl Redis {
                 return;
             }
         }
-        if let Some((reply, answer)) = self.carry_out(at, request, answer) {
-            self.answer(answer, reply);
-            self.unblock(at);
-        }
+        self.carry_out(at, request, answer);
     }
 
-    fn carry_out(self: &Rc<Redis>, at: usize, request: Request, answer: Answer) -> Option<(Reply, Answer)> {
+    fn carry_out(self: &Rc<Redis>, at: usize, request: Request, answer: Answer) {
         let mut servers = self.servers.borrow_mut();
         let server = &mut servers[at];
-        server.db.set("now", self.world.now() / 1000);
-        let reply = match request {
-            Request::Get(key) => Reply::Entry(server.db.entries.get(&key).cloned()),
+        let now = self.world.now() / 1000;
+        let (reply, longer) = match request {
+            Request::Get(key) => (Reply::Entry(server.db.entries.get(&key).cloned()), false),
             Request::Put(entry) => {
                 if !server.db.is_read_only() {
                     server.db.entries.insert(entry.key, entry);
                 }
-                Reply::Entry(None)
+                (Reply::Entry(None), false)
             }
-            Request::Command(args) => match args[0].as_slice() {
-                b"EVAL" => {
-                    self.evals.set(self.evals.get() + 1);
-                    Reply::Value(self.interpreter.eval(&server.db, &args))
-                }
-                b"XREAD" => {
-                    drop(servers);
-                    self.read(at, &args, answer);
-                    return None;
-                }
-                _ => Reply::Value(self.interpreter.call(&server.db, &args)),
-            },
+            Request::Command(args) => {
+                let (value, longer) = match args[0].as_slice() {
+                    b"EVAL" => {
+                        self.evals.set(self.evals.get() + 1);
+                        self.interpreter.eval(&server.db, now, &args)
+                    }
+                    b"XREAD" => match self.read(at, server, &args, answer) {
+                        None => return,
+                        Some((value, back)) => return self.answer(back, Reply::Value(value)),
+                    },
+                    _ => self.interpreter.call(&server.db, now, &args),
+                };
+                (Reply::Value(value), longer)
+            }
         };
-        Some((reply, answer))
+        self.answer(answer, reply);
+        if longer {
+            self.unblock(server);
+        }
     }
 
     fn answer(self: &Rc<Redis>, answer: Answer, reply: Reply) {
@@ -333,49 +331,40 @@ impl Redis {
     }
 
     /// `XREAD COUNT n BLOCK ms STREAMS key key key id id id`.
-    fn read(self: &Rc<Redis>, at: usize, args: &[Vec<u8>], answer: Answer) {
+    fn read(
+        self: &Rc<Redis>,
+        at: usize,
+        server: &mut Server,
+        args: &[Vec<u8>],
+        answer: Answer,
+    ) -> Option<(Result<Value, String>, Answer)> {
         let block: u64 = std::str::from_utf8(&args[4]).unwrap().parse().unwrap();
-        let (keys, ids) = args[6..].split_at((args.len() - 6) / 2);
-        let mut servers = self.servers.borrow_mut();
-        let server = &mut servers[at];
-        let place = |(key, id): (&Vec<u8>, &Vec<u8>)| {
-            if id == b"$" { self.interpreter.ending(&server.db, key) } else { id.clone() }
-        };
-        let (keys, after) = (keys.to_vec(), keys.iter().zip(ids).map(place).collect::<Vec<_>>());
-        match self.interpreter.read(&server.db, &keys, &after) {
-            Err(message) => self.answer(answer, Reply::Value(Err(message))),
-            Ok(Some(found)) => self.answer(answer, Reply::Value(Ok(found))),
-            Ok(None) => {
-                let number = self.numbers.replace(self.numbers.get() + 1);
-                server.blocked.push(Blocked { number, keys, after, answer });
-                let redis = Rc::clone(self);
-                self.world.after(block * 1000, move || redis.time_out(at, number));
-            }
+        let number = self.numbers.replace(self.numbers.get() + 1);
+        if let Some(reply) = self.interpreter.read(&server.db, number, &args[6..]) {
+            return Some((reply, answer));
         }
+        server.blocked.insert(number, answer);
+        let redis = Rc::clone(self);
+        self.world.after(block * 1000, move || redis.time_out(at, number));
+        None
     }
 
     fn time_out(self: &Rc<Redis>, at: usize, number: u64) {
-        let blocked = {
+        let answer = {
             let mut servers = self.servers.borrow_mut();
-            let blocked = &mut servers[at].blocked;
-            let Some(i) = blocked.iter().position(|b| b.number == number) else { return };
-            blocked.swap_remove(i)
+            let server = &mut servers[at];
+            let Some(answer) = server.blocked.remove(&number) else { return };
+            self.interpreter.forget(&server.db, number);
+            answer
         };
-        self.answer(blocked.answer, Reply::Value(Ok(Value::Nil)));
+        self.answer(answer, Reply::Value(Ok(Value::Nil)));
     }
 
     /// Whoever waits for what has just been written.
-    fn unblock(self: &Rc<Redis>, at: usize) {
-        let mut servers = self.servers.borrow_mut();
-        let server = &mut servers[at];
-        let mut i = 0;
-        while i < server.blocked.len() {
-            let found = self.interpreter.read(&server.db, &server.blocked[i].keys, &server.blocked[i].after);
-            if let Ok(Some(found)) = found {
-                let blocked = server.blocked.swap_remove(i);
-                self.answer(blocked.answer, Reply::Value(Ok(found)));
-            } else {
-                i += 1;
+    fn unblock(self: &Rc<Redis>, server: &mut Server) {
+        while let Some((number, reply)) = self.interpreter.unblock(&server.db) {
+            if let Some(answer) = server.blocked.remove(&number) {
+                self.answer(answer, Reply::Value(reply));
             }
         }
     }

@@ -160,6 +160,7 @@ function commands.XADD(key, ...)
   there.ms, there.seq, there.tail = ms, seq, there.tail + 1
   there.entries[there.tail] = { ms = ms, seq = seq, reply = { name, fields } }
   if at > 1 and db.keep then trim(there, db.keep) end
+  db.longer = true
   return name
 end
 
@@ -222,42 +223,106 @@ end
 
 redis = { call = call, error_reply = function(message) return { err = message } end }
 
-local model = {}
-
-function model.new() return { keys = {}, now = 0, run_id = '' } end
-
--- A script, or one command, on a database.
-function model.eval(on, script, keys, argv)
-  db, KEYS, ARGV = on, keys, argv
-  local fine, reply = pcall(script)
-  return fine and reply or not fine and { err = reply } or false
+-- A reply as it goes over the wire.
+local function resp(value, out)
+  local kind = type(value)
+  if kind == 'string' then
+    out[#out + 1] = '$' .. #value .. '\r\n' .. value .. '\r\n'
+  elseif kind == 'number' then
+    out[#out + 1] = string.format(':%.0f\r\n', value)
+  elseif kind == 'boolean' or kind == 'nil' then
+    out[#out + 1] = value and ':1\r\n' or '$-1\r\n'
+  elseif value.err then
+    out[#out + 1] = '-' .. value.err .. '\r\n'
+  elseif value.ok then
+    out[#out + 1] = '+' .. value.ok .. '\r\n'
+  else
+    out[#out + 1] = '*' .. #value .. '\r\n'
+    for i = 1, #value do resp(value[i], out) end
+  end
 end
 
-function model.call(on, args)
-  db = on
-  local fine, reply = pcall(call, unpack(args))
-  return fine and reply or not fine and { err = reply } or false
+local function answer(fine, reply)
+  local out = {}
+  resp(fine and reply or not fine and { err = reply } or false, out)
+  return table.concat(out), db.longer or false
 end
 
--- XREAD: what lies behind these ids; false = nothing. `$` is to be resolved before.
-function model.read(on, keys, ids)
-  db = on
+-- XREAD: what lies behind these ids; false = nothing.
+local function read(keys, ids)
   local found = {}
-  for i, key in ipairs(keys) do
-    local fine, there = pcall(stream, key)
-    if not fine then return { err = there } end
-    local ms, seq = id(ids[i], 0)
-    if there and there.tail >= there.head and below(ms, seq, there.entries[there.tail].ms, there.entries[there.tail].seq) then
-      found[#found + 1] = { key, commands.XRANGE(key, string.format('%.0f-%.0f', ms, seq + 1), '+', 'COUNT', 512) }
+  for i = 1, #keys do
+    local there, ms, seq = stream(keys[i]), ids[i][1], ids[i][2]
+    local last = there and there.entries[there.tail]
+    if last and below(ms, seq, last.ms, last.seq) then
+      local entries = {}
+      for at = there.head, there.tail do
+        local entry = there.entries[at]
+        if below(ms, seq, entry.ms, entry.seq) and #entries < 512 then entries[#entries + 1] = entry.reply end
+      end
+      found[#found + 1] = { keys[i], entries }
     end
   end
   return #found > 0 and found or false
 end
 
--- Where a stream ends.
-function model.ending(on, key)
-  local there = on.keys[key]
-  return there and there.entries and string.format('%.0f-%.0f', there.ms, there.seq) or '0-0'
+local model = {}
+
+function model.new() return { keys = {}, now = 0, run_id = '', blocked = {} } end
+
+-- A script, or one command, on a database; also tells whether a stream has become longer.
+function model.eval(on, now, script, keys, argv)
+  db, KEYS, ARGV = on, keys, argv
+  db.now, db.longer = now, false
+  return answer(pcall(script))
+end
+
+function model.call(on, now, args)
+  db = on
+  db.now, db.longer = now, false
+  return answer(pcall(call, unpack(args)))
+end
+
+-- XREAD BLOCK key … id …: the answer, or nothing, and then it is kept under `number`.
+function model.read(on, number, args)
+  db = on
+  local keys, ids, n = {}, {}, #args / 2
+  for i = 1, n do
+    keys[i] = args[i]
+    local there = db.keys[args[i]]
+    local ms, seq = 0, 0
+    if args[n + i] ~= '$' then
+      ms, seq = id(args[n + i], 0)
+    elseif there and there.entries then
+      ms, seq = there.ms, there.seq
+    end
+    ids[i] = { ms, seq }
+  end
+  local fine, reply = pcall(read, keys, ids)
+  if fine and not reply then
+    db.blocked[#db.blocked + 1] = { number = number, keys = keys, ids = ids }
+    return false
+  end
+  return (answer(fine, reply))
+end
+
+-- The next of those who wait that waits no longer: its number and its answer.
+function model.unblock(on)
+  db = on
+  for i, waits in ipairs(db.blocked) do
+    local fine, reply = pcall(read, waits.keys, waits.ids)
+    if fine and reply then
+      table.remove(db.blocked, i)
+      return waits.number, (answer(fine, reply))
+    end
+  end
+end
+
+-- It waits no longer.
+function model.forget(on, number)
+  for i, waits in ipairs(on.blocked) do
+    if waits.number == number then table.remove(on.blocked, i) end
+  end
 end
 
 local function copy(value)
@@ -267,5 +332,10 @@ local function copy(value)
   return new
 end
 
-model.copy = copy
+function model.copy(on)
+  local new = copy(on)
+  new.blocked = {}
+  return new
+end
+
 return model
