@@ -208,7 +208,10 @@ impl Redis {
         self.primary.set(new);
         for host in 0..self.believed.borrow().len() {
             let redis = Rc::clone(self);
-            self.world.after(self.world.range(0, learn), move || redis.believed.borrow_mut()[host] = new);
+            self.world.after(self.world.range(0, learn), move || {
+                let believed = &mut redis.believed.borrow_mut()[host];
+                *believed = new.max(*believed);
+            });
         }
     }
 
