@@ -109,20 +109,23 @@ impl Settling {
             || tags.iter().any(|tag| held.contains_key(tag))
     }
 
+    /// What has settled; it is held on until it is purged once more.
     fn settled(&self, now: Duration) -> (Option<Event>, Option<Duration>) {
-        let mut event = None;
-        if self.everything.get().is_some_and(|until| until <= now) {
-            self.everything.set(None);
-            event = Some(Event::flush());
-        }
-        let mut held = self.held.borrow_mut();
+        let held = self.held.borrow();
+        let mut event = self.everything.get().is_some_and(|until| until <= now).then(Event::flush);
         let due: Vec<Tag> = held.iter().filter(|(_, until)| **until <= now).map(|(tag, _)| *tag).collect();
-        held.retain(|tag, _| !due.contains(tag));
         if !due.is_empty() {
             let hashed_with = self.hashed_with.get();
             event = event.or(Some(Event { tags: due, hashed_with, ..Event::default() }));
         }
-        (event, held.values().copied().chain(self.everything.get()).min())
+        let later = held.values().copied().filter(|until| *until > now);
+        (event, later.chain(self.everything.get().filter(|until| *until > now)).min())
+    }
+
+    /// What had settled at `now` has been purged: what has been held anew since is held on.
+    fn end(&self, now: Duration) {
+        self.held.borrow_mut().retain(|_, until| *until > now);
+        self.everything.set(self.everything.get().filter(|until| *until > now));
     }
 }
 
@@ -855,14 +858,20 @@ impl Exchange {
     /// `Store::end_settling`.
     async fn end_settling(self: Rc<Self>) {
         loop {
-            let (event, next) = self.log.settling.settled(self.log.clock.elapsed());
+            let now = self.log.clock.elapsed();
+            let (event, next) = self.log.settling.settled(now);
             if let Some(mut event) = event {
                 self.ledger.count("settled");
                 event.rules = self.log.coherence.view().rules;
                 event.settle = Settle::Over;
+                if self.is(Sabotage::EndsSettlingEarly) {
+                    self.log.settling.end(now);
+                }
                 if !self.is(Sabotage::SettlesInSilence) {
                     self.publish(event, None).await;
                 }
+                self.log.settling.end(now);
+                continue;
             }
             let wait =
                 next.map_or(Duration::from_secs(3600), |at| at.saturating_sub(self.log.clock.elapsed()));

@@ -317,26 +317,24 @@ impl Log {
         view.epoch == epoch && view.applied.load(Ordering::Acquire) >= seq
     }
 
-    /// `Log::apply`.
+    /// `Log::apply`: what is to settle is held before its purge counts, and let go after its second one does.
     fn apply(&self, epoch: Epoch, seq: u64, event: &Event) {
         self.hold(event);
         if self.coherence.apply(epoch, seq, event) {
             self.world.tell(|| format!("#{} applies {seq} of {:04x}", self.host, epoch.0 >> 112));
         }
+        if event.settle == Settle::Over && event.origin != self.membership.me().0 {
+            self.settling.release(&event.tags, event.hashed_with);
+        }
     }
 
     /// `Log::hold`.
     fn hold(&self, event: &Event) {
-        if event.origin == self.membership.me().0 {
-            return;
-        }
-        match event.settle {
-            Settle::AtOnce => {}
-            Settle::For(ms) => {
-                let settle = Duration::from_millis(ms) + self.membership.agreement().lease;
-                self.settling.hold(&event.tags, event.hashed_with, self.clock.elapsed() + settle);
-            }
-            Settle::Over => self.settling.release(&event.tags, event.hashed_with),
+        if let Settle::For(ms) = event.settle
+            && event.origin != self.membership.me().0
+        {
+            let settle = Duration::from_millis(ms) + self.membership.agreement().lease;
+            self.settling.hold(&event.tags, event.hashed_with, self.clock.elapsed() + settle);
         }
     }
 

@@ -69,6 +69,8 @@ pub enum Sabotage {
     StoresWhatSettles,
     /// Settling tags are shared.
     SharesWhatSettles,
+    /// What has settled may be stored before it is purged once more.
+    EndsSettlingEarly,
     /// What has settled is not purged again.
     SettlesInSilence,
     /// Subjects share their entries.
