@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, oneshot};
 use weir::coherence::event::Settle;
-use weir::coherence::{Event, EventKind, Liveness, Stamp, Void};
+use weir::coherence::{Event, EventKind, Liveness, Stamp, View, Void};
 use weir::policy::tags::Tag;
 use weir::store::redis::wire::Outside;
 use weir::store::{Reach, UnreachableLog};
@@ -69,25 +69,29 @@ pub struct Lifetimes {
     pub keep: Micros,
 }
 
+/// What tags mean something under: the secret that hashed them, and the rules that made them.
+type Language = (u64, u64);
+
 /// `store::settling`.
 #[derive(Default)]
 pub struct Settling {
     held: RefCell<BTreeMap<Tag, Duration>>,
-    hashed_with: Cell<u64>,
+    language: Cell<Language>,
     everything: Cell<Option<Duration>>,
     pub changed: Notify,
 }
 
 impl Settling {
-    pub fn hold(&self, tags: &[Tag], hashed_with: u64, until: Duration) {
+    pub fn hold(&self, event: &Event, until: Duration) {
+        let language = (event.hashed_with, event.rules);
         let mut held = self.held.borrow_mut();
-        if !held.is_empty() && self.hashed_with.get() != hashed_with {
+        if !held.is_empty() && self.language.get() != language {
             let latest = held.values().copied().max().unwrap_or_default();
             held.clear();
             self.everything.set(self.everything.get().max(Some(latest.max(until))));
         } else {
-            self.hashed_with.set(hashed_with);
-            for tag in tags {
+            self.language.set(language);
+            for tag in &event.tags {
                 let present = held.entry(*tag).or_default();
                 *present = (*present).max(until);
             }
@@ -95,17 +99,16 @@ impl Settling {
         self.changed.notify_one();
     }
 
-    pub fn release(&self, tags: &[Tag], hashed_with: u64) {
-        if self.hashed_with.get() == hashed_with {
-            let mut held = self.held.borrow_mut();
-            held.retain(|tag, _| !tags.contains(tag));
+    pub fn release(&self, event: &Event) {
+        if self.language.get() == (event.hashed_with, event.rules) {
+            self.held.borrow_mut().retain(|tag, _| !event.tags.contains(tag));
         }
     }
 
-    fn holds(&self, tags: &[Tag], hashed_with: u64) -> bool {
+    fn holds(&self, tags: &[Tag], view: &View) -> bool {
         let held = self.held.borrow();
         self.everything.get().is_some()
-            || (!held.is_empty() && self.hashed_with.get() != hashed_with)
+            || (!held.is_empty() && self.language.get() != (view.secret_id, view.rules))
             || tags.iter().any(|tag| held.contains_key(tag))
     }
 
@@ -115,8 +118,8 @@ impl Settling {
         let mut event = self.everything.get().is_some_and(|until| until <= now).then(Event::flush);
         let due: Vec<Tag> = held.iter().filter(|(_, until)| **until <= now).map(|(tag, _)| *tag).collect();
         if !due.is_empty() {
-            let hashed_with = self.hashed_with.get();
-            event = event.or(Some(Event { tags: due, hashed_with, ..Event::default() }));
+            let (hashed_with, rules) = self.language.get();
+            event = event.or(Some(Event { tags: due, hashed_with, rules, ..Event::default() }));
         }
         let later = held.values().copied().filter(|until| *until > now);
         (event, later.chain(self.everything.get().filter(|until| *until > now)).min())
@@ -539,7 +542,7 @@ impl Exchange {
     /// `Exchange::share`.
     fn share(&self, wanted: Wanted, flight: &Flight, entry: &Rc<Entry>) -> Option<Answer> {
         // What is not stored because it settles may lag behind what this request must see, too.
-        let settles = self.log.settling.holds(&entry.tags, self.log.coherence.view().secret_id);
+        let settles = self.log.settling.holds(&entry.tags, &self.log.coherence.view());
         let live = flight.began >= wanted.arrived
             || (self.log.coherence.liveness(&entry.stamp, &entry.tags) == Liveness::Live
                 && (!settles || self.is(Sabotage::SharesWhatSettles)))
@@ -736,7 +739,7 @@ impl Exchange {
     fn insert(&self, entry: &Rc<Entry>) {
         let log = &self.log;
         let live = !matches!(log.coherence.liveness(&entry.stamp, &entry.tags), Liveness::Void(_));
-        let settles = log.settling.holds(&entry.tags, log.coherence.view().secret_id);
+        let settles = log.settling.holds(&entry.tags, &log.coherence.view());
         if settles {
             self.ledger.count("not stored: settling");
         }
@@ -849,7 +852,7 @@ impl Exchange {
     pub async fn publish(&self, event: Event, intent: Option<u64>) -> Reach {
         if let Settle::For(ms) = event.settle {
             let until = self.log.clock.elapsed() + Duration::from_millis(ms);
-            self.log.settling.hold(&event.tags, event.hashed_with, until);
+            self.log.settling.hold(&event, until);
         }
         let event = self.log.signed(event);
         self.log.publish(event, intent).await
@@ -862,8 +865,10 @@ impl Exchange {
             let (event, next) = self.log.settling.settled(now);
             if let Some(mut event) = event {
                 self.ledger.count("settled");
-                event.rules = self.log.coherence.view().rules;
                 event.settle = Settle::Over;
+                if self.is(Sabotage::SettlesInOtherWords) {
+                    event.rules = self.log.coherence.view().rules;
+                }
                 if self.is(Sabotage::EndsSettlingEarly) {
                     self.log.settling.end(now);
                 }

@@ -324,7 +324,7 @@ impl Log {
             self.world.tell(|| format!("#{} applies {seq} of {:04x}", self.host, epoch.0 >> 112));
         }
         if event.settle == Settle::Over && event.origin != self.membership.me().0 {
-            self.settling.release(&event.tags, event.hashed_with);
+            self.settling.release(event);
         }
     }
 
@@ -334,7 +334,7 @@ impl Log {
             && event.origin != self.membership.me().0
         {
             let settle = Duration::from_millis(ms) + self.membership.agreement().lease;
-            self.settling.hold(&event.tags, event.hashed_with, self.clock.elapsed() + settle);
+            self.settling.hold(event, self.clock.elapsed() + settle);
         }
     }
 

@@ -71,6 +71,8 @@ pub enum Sabotage {
     SharesWhatSettles,
     /// What has settled may be stored before it is purged once more.
     EndsSettlingEarly,
+    /// What has settled is purged again under rules that did not make its tags.
+    SettlesInOtherWords,
     /// What has settled is not purged again.
     SettlesInSilence,
     /// Subjects share their entries.
