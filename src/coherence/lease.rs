@@ -417,10 +417,11 @@ impl Membership {
     }
 
     /// Until when the answer to a mutation waits whose purge could not be appended: by then nobody who is cut off as
-    /// well answers from the store. `None` = nobody else is there, as far as known, or nobody is to be waited for.
+    /// well answers from the store. Who was alone in its last beat waits too: somebody may have joined since.
+    /// `None` = nobody is to be waited for.
     pub fn detached_until(&self) -> Option<Duration> {
         let state = self.state.lock();
-        if self.agreement.mode == Mode::Eventual || state.by_itself() {
+        if self.agreement.mode == Mode::Eventual {
             return None;
         }
         let theirs = state.epoch.map_or(self.agreement, |seen| seen.agreement);

@@ -145,8 +145,18 @@ fn alone_and_cut_off_it_serves_on_in_company_it_does_not() {
         m.beat_failed(&beat, at(2.5));
         assert_eq!(m.coherence.holds_lease(at(3.0)), serves);
         assert!(!m.coherence.holds_lease(at(3.5)), "only for another lease");
-        assert_eq!(m.detached_until().is_none(), members.len() == 1);
     }
+}
+
+#[test]
+fn who_was_alone_waits_for_who_may_have_joined_since() {
+    let m = membership(Alone::Serve);
+    let beat = m.next_beat(at(0.0));
+    m.beaten(&beat, &roster(1, 0, &[(ME, 1)]), at(0.0));
+    assert_eq!(m.detached_until(), None, "the log answers");
+    m.beat_failed(&m.next_beat(at(0.5)), at(1.5));
+    m.beat_failed(&m.next_beat(at(1.6)), at(2.6));
+    assert_eq!(m.detached_until(), Some(at(3.7)), "lease × drift after the first failed contact");
 }
 
 #[test]
