@@ -72,10 +72,10 @@ pub struct Lifetimes {
 /// What tags mean something under: the secret that hashed them, and the rules that made them.
 type Language = (u64, u64);
 
-/// `store::settling`.
+/// `store::settling`. Each author's holds are its own: what one lets go, another may still hold.
 #[derive(Default)]
 pub struct Settling {
-    held: RefCell<BTreeMap<Tag, Duration>>,
+    held: RefCell<BTreeMap<(Tag, u64), Duration>>,
     language: Cell<Language>,
     everything: Cell<Option<Duration>>,
     pub changed: Notify,
@@ -92,16 +92,19 @@ impl Settling {
         } else {
             self.language.set(language);
             for tag in &event.tags {
-                let present = held.entry(*tag).or_default();
+                let present = held.entry((*tag, event.origin)).or_default();
                 *present = (*present).max(until);
             }
         }
         self.changed.notify_one();
     }
 
-    pub fn release(&self, event: &Event) {
+    pub fn release(&self, event: &Event, whoever: bool) {
         if self.language.get() == (event.hashed_with, event.rules) {
-            self.held.borrow_mut().retain(|tag, _| !event.tags.contains(tag));
+            let origin = event.origin;
+            self.held
+                .borrow_mut()
+                .retain(|(tag, of), _| !(event.tags.contains(tag) && (*of == origin || whoever)));
         }
     }
 
@@ -109,17 +112,23 @@ impl Settling {
         let held = self.held.borrow();
         self.everything.get().is_some()
             || (!held.is_empty() && self.language.get() != (view.secret_id, view.rules))
-            || tags.iter().any(|tag| held.contains_key(tag))
+            || tags.iter().any(|tag| held.range((*tag, 0)..=(*tag, u64::MAX)).next().is_some())
     }
 
     /// What has settled; it is held on until it is purged once more.
     fn settled(&self, now: Duration) -> (Option<Event>, Option<Duration>) {
         let held = self.held.borrow();
         let mut event = self.everything.get().is_some_and(|until| until <= now).then(Event::flush);
-        let due: Vec<Tag> = held.iter().filter(|(_, until)| **until <= now).map(|(tag, _)| *tag).collect();
+        let due: BTreeSet<Tag> =
+            held.iter().filter(|(_, until)| **until <= now).map(|((tag, _), _)| *tag).collect();
         if !due.is_empty() {
             let (hashed_with, rules) = self.language.get();
-            event = event.or(Some(Event { tags: due, hashed_with, rules, ..Event::default() }));
+            event = event.or(Some(Event {
+                tags: due.into_iter().collect(),
+                hashed_with,
+                rules,
+                ..Event::default()
+            }));
         }
         let later = held.values().copied().filter(|until| *until > now);
         (event, later.chain(self.everything.get().filter(|until| *until > now)).min())
@@ -850,11 +859,11 @@ impl Exchange {
 
     /// `Store::publish`.
     pub async fn publish(&self, event: Event, intent: Option<u64>) -> Reach {
+        let event = self.log.signed(event);
         if let Settle::For(ms) = event.settle {
             let until = self.log.clock.elapsed() + Duration::from_millis(ms);
             self.log.settling.hold(&event, until);
         }
-        let event = self.log.signed(event);
         self.log.publish(event, intent).await
     }
 

@@ -324,7 +324,7 @@ impl Log {
             self.world.tell(|| format!("#{} applies {seq} of {:04x}", self.host, epoch.0 >> 112));
         }
         if event.settle == Settle::Over && event.origin != self.membership.me().0 {
-            self.settling.release(event);
+            self.settling.release(event, self.is(Sabotage::LetsGoWhatOthersHold));
         }
     }
 

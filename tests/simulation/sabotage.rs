@@ -73,6 +73,8 @@ pub enum Sabotage {
     EndsSettlingEarly,
     /// What has settled is purged again under rules that did not make its tags.
     SettlesInOtherWords,
+    /// What one author lets go is let go by all.
+    LetsGoWhatOthersHold,
     /// What has settled is not purged again.
     SettlesInSilence,
     /// Subjects share their entries.
