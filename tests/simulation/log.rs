@@ -268,13 +268,11 @@ impl Log {
 
     /// `Log::patience`.
     fn patience(&self) -> Duration {
-        let status = self.membership.status();
-        let alone = self.membership.is_alone() && self.settings.unreachable == UnreachableLog::Forward;
-        if alone || self.membership.agreement().mode == Mode::Eventual {
+        if self.membership.agreement().mode == Mode::Eventual {
             return self.brief;
         }
-        let spent =
-            status.away_since.map_or(Duration::ZERO, |since| self.clock.elapsed().saturating_sub(since));
+        let away = self.membership.status().away_since;
+        let spent = away.map_or(Duration::ZERO, |since| self.clock.elapsed().saturating_sub(since));
         self.budget.saturating_sub(spent).max(self.brief)
     }
 
