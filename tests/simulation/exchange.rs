@@ -115,28 +115,33 @@ impl Settling {
             || tags.iter().any(|tag| held.range((*tag, 0)..=(*tag, u64::MAX)).next().is_some())
     }
 
-    /// What has settled; it is held on until it is purged once more.
-    fn settled(&self, now: Duration) -> (Option<Event>, Option<Duration>) {
+    /// What has settled, and when the next does. It is held on until it is purged once more. What others hold and do
+    /// not get to is purged without a word on settling, which would let go what this author holds elsewhere.
+    fn settled(&self, now: Duration, me: u64) -> (Option<Event>, Option<Duration>) {
         let held = self.held.borrow();
-        let mut event = self.everything.get().is_some_and(|until| until <= now).then(Event::flush);
-        let due: BTreeSet<Tag> =
-            held.iter().filter(|(_, until)| **until <= now).map(|((tag, _), _)| *tag).collect();
-        if !due.is_empty() {
-            let (hashed_with, rules) = self.language.get();
-            event = event.or(Some(Event {
-                tags: due.into_iter().collect(),
-                hashed_with,
-                rules,
-                ..Event::default()
-            }));
-        }
+        let everything = self.everything.get().is_some_and(|until| until <= now).then(Event::flush);
+        let event = everything.or_else(|| self.due(now, |origin| origin == me, Settle::Over));
+        let event = event.or_else(|| self.due(now, |origin| origin != me, Settle::AtOnce));
         let later = held.values().copied().filter(|until| *until > now);
         (event, later.chain(self.everything.get().filter(|until| *until > now)).min())
     }
 
-    /// What had settled at `now` has been purged: what has been held anew since is held on.
-    fn end(&self, now: Duration) {
-        self.held.borrow_mut().retain(|_, until| *until > now);
+    fn due(&self, now: Duration, whose: impl Fn(u64) -> bool, settle: Settle) -> Option<Event> {
+        let held = self.held.borrow();
+        let due = held.iter().filter(|((_, origin), until)| **until <= now && whose(*origin));
+        let due: BTreeSet<Tag> = due.map(|((tag, _), _)| *tag).collect();
+        let (hashed_with, rules) = self.language.get();
+        let tags: Vec<Tag> = due.into_iter().collect();
+        (!tags.is_empty()).then(|| Event { tags, hashed_with, rules, settle, ..Event::default() })
+    }
+
+    /// What had settled at `now` has been purged by `event`: what has been held anew since is held on.
+    fn end(&self, now: Duration, event: &Event, me: u64) {
+        let mine = event.settle == Settle::Over;
+        let flush = event.kind == EventKind::Flush;
+        self.held
+            .borrow_mut()
+            .retain(|(_, origin), until| *until > now || (!flush && (*origin == me) != mine));
         self.everything.set(self.everything.get().filter(|until| *until > now));
     }
 }
@@ -756,6 +761,7 @@ impl Exchange {
             return;
         }
         let place = self.place(entry.key);
+        log.world.tell(|| format!("#{} stores {:?} of {}", log.host, entry.content, entry.stamp.seq));
         self.memory.borrow_mut().insert(place, Rc::clone(entry));
         if log.joined.get() {
             let (redis, host, entry) = (Rc::clone(&log.redis), log.host, entry.copied());
@@ -870,21 +876,21 @@ impl Exchange {
     /// `Store::end_settling`.
     async fn end_settling(self: Rc<Self>) {
         loop {
-            let now = self.log.clock.elapsed();
-            let (event, next) = self.log.settling.settled(now);
+            let (now, me) = (self.log.clock.elapsed(), self.log.membership.me().0);
+            let (event, next) = self.log.settling.settled(now, me);
             if let Some(mut event) = event {
                 self.ledger.count("settled");
-                event.settle = Settle::Over;
                 if self.is(Sabotage::SettlesInOtherWords) {
                     event.rules = self.log.coherence.view().rules;
                 }
+                let ended = event.clone();
                 if self.is(Sabotage::EndsSettlingEarly) {
-                    self.log.settling.end(now);
+                    self.log.settling.end(now, &ended, me);
                 }
                 if !self.is(Sabotage::SettlesInSilence) {
                     self.publish(event, None).await;
                 }
-                self.log.settling.end(now);
+                self.log.settling.end(now, &ended, me);
                 continue;
             }
             let wait =

@@ -319,7 +319,15 @@ impl Log {
     fn apply(&self, epoch: Epoch, seq: u64, event: &Event) {
         self.hold(event);
         if self.coherence.apply(epoch, seq, event) {
-            self.world.tell(|| format!("#{} applies {seq} of {:04x}", self.host, epoch.0 >> 112));
+            let (host, settle) = (self.host, event.settle);
+            self.world.tell(|| {
+                format!(
+                    "#{host} applies {seq} of {:04x}: {:x}/{:x} {settle:?}",
+                    epoch.0 >> 112,
+                    event.origin,
+                    event.id
+                )
+            });
         }
         if event.settle == Settle::Over && event.origin != self.membership.me().0 {
             self.settling.release(event, self.is(Sabotage::LetsGoWhatOthersHold));

@@ -658,7 +658,11 @@ impl Stage {
                         let _ = done.send(exchange.read(key, required).await);
                     });
                     let how = answered.await.ok().flatten();
-                    if again && self.agrees() && matches!(how, None | Some("fetched" | "failed" | "lost")) {
+                    if again
+                        && self.kind != Kind::Lagging
+                        && self.agrees()
+                        && matches!(how, None | Some("fetched" | "failed" | "lost"))
+                    {
                         self.ledger.violate(BACK, format!("#{host} does not keep {key:?}: {how:?}"));
                     }
                 }
