@@ -204,6 +204,8 @@ struct State {
     past: VecDeque<Epoch>,
     /// Who is registered beside this instance.
     others: HashMap<MemberId, SeenMember>,
+    /// The longest patience of all that was ever agreed on here.
+    longest: Duration,
     /// The highest that each has acknowledged; an acknowledgement may come before its sender is seen on a roster.
     acknowledged: HashMap<MemberId, (Epoch, u64)>,
     away_since: Option<Duration>,
@@ -212,7 +214,9 @@ struct State {
 #[derive(Debug, Clone, Copy)]
 struct SeenEpoch {
     epoch: Epoch,
-    since: Duration,
+    /// When leases of the epochs before are over: they were earned before anybody saw this one. What they had agreed on
+    /// may have been a longer lease.
+    settles_at: Duration,
     turn: u64,
     settled: bool,
     agreement: Agreement,
@@ -236,6 +240,7 @@ impl Membership {
             epoch: None,
             past: VecDeque::new(),
             others: HashMap::new(),
+            longest: agreement.patience(),
             acknowledged: HashMap::new(),
             away_since: None,
         };
@@ -256,7 +261,7 @@ impl Membership {
     pub fn next_beat(&self, now: Duration) -> Beat {
         let mut state = self.state.lock();
         state.beats += 1;
-        let settled = state.epoch.filter(|seen| !seen.settled && now >= seen.settles_at());
+        let settled = state.epoch.filter(|seen| !seen.settled && now >= seen.settles_at);
         Beat { number: state.beats, sent: now, settled: settled.map(|seen| seen.epoch) }
     }
 
@@ -324,9 +329,10 @@ impl Membership {
                     state.past.push_back(over.epoch);
                 }
                 state.others.clear();
+                state.longest = state.longest.max(told.agreement.patience());
                 *epoch = Some(SeenEpoch {
                     epoch: told.epoch,
-                    since: now,
+                    settles_at: now + state.longest,
                     turn: told.turn,
                     settled: told.settled,
                     agreement: told.agreement,
@@ -383,7 +389,7 @@ impl Membership {
             seq,
             outstanding: members.filter(|member| *member != self.me).collect(),
             deadline: now + told.agreement.patience(),
-            not_before: unsettled.map_or(Duration::ZERO, |seen| seen.settles_at()),
+            not_before: unsettled.map_or(Duration::ZERO, |seen| seen.settles_at),
         };
         match told.agreement.mode {
             Mode::Strong => wait,
@@ -442,15 +448,8 @@ impl State {
     /// Registered, and nobody else is, as far as known. In an epoch so new that others may not have registered anew yet,
     /// nobody can say that.
     fn by_itself(&self, now: Duration) -> bool {
-        let established = self.epoch.is_some_and(|seen| seen.settled || now >= seen.settles_at());
+        let established = self.epoch.is_some_and(|seen| seen.settled || now >= seen.settles_at);
         established && self.standing == Standing::Member && self.others.is_empty()
-    }
-}
-
-impl SeenEpoch {
-    /// Leases of the epoch before were earned before anybody saw this one.
-    fn settles_at(&self) -> Duration {
-        self.since + self.agreement.patience()
     }
 }
 

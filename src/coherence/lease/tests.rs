@@ -110,6 +110,17 @@ fn an_unsettled_epoch_is_waited_out() {
 }
 
 #[test]
+fn an_epoch_is_settled_when_the_longest_lease_of_all_before_is_over() {
+    let m = membership(Alone::Serve);
+    m.observe(&Roster { settled: false, ..roster(1, 0, &[]) }, at(0.0));
+    let agreement = Agreement { lease: SECOND / 4, mode: Mode::Strong };
+    let shorter = Roster { epoch: Epoch(2), agreement, settled: false, ..roster(1, 0, &[]) };
+    m.coherence.enter_epoch(Epoch(2), [7; 32], 0);
+    let mut wait = m.wait(&shorter, 0, at(5.0));
+    assert_eq!(m.pending(&mut wait, at(6.0)), Pending::Until(at(7.2)));
+}
+
+#[test]
 fn an_epoch_that_ends_ends_the_wait_and_never_comes_back() {
     let m = membership(Alone::Serve);
     apply_up_to(&m, 1);
