@@ -288,7 +288,7 @@ impl Membership {
     pub fn beat_failed(&self, beat: &Beat, now: Duration) {
         let mut state = self.state.lock();
         state.away_since.get_or_insert(now);
-        if let (true, Some(seen)) = (self.alone == Alone::Serve && state.by_itself(), state.epoch) {
+        if let (true, Some(seen)) = (self.alone == Alone::Serve && state.by_itself(now), state.epoch) {
             self.coherence.prolong_alone(seen.epoch, beat.sent + self.agreement.lease);
         }
     }
@@ -304,7 +304,8 @@ impl Membership {
         if state.past.contains(&told.epoch) {
             return;
         }
-        state.away_since = None;
+        // Who could not be heard of was not silent.
+        let was_away = state.away_since.take().is_some();
         let state = &mut *state;
         match &mut state.epoch {
             Some(seen) if seen.epoch == told.epoch => {
@@ -335,7 +336,7 @@ impl Membership {
         state.others.retain(|member, _| told.members.iter().any(|(there, _)| there == member));
         for (member, beat) in told.members.iter().filter(|(member, _)| *member != self.me) {
             let seen = state.others.entry(*member).or_insert(SeenMember { beat: *beat, since: now });
-            if seen.beat != *beat {
+            if seen.beat != *beat || was_away {
                 *seen = SeenMember { beat: *beat, since: now };
             }
         }
@@ -372,8 +373,8 @@ impl Membership {
     }
 
     /// Whether this instance is registered, and nobody else, as far as known.
-    pub fn is_alone(&self) -> bool {
-        self.state.lock().by_itself()
+    pub fn is_alone(&self, now: Duration) -> bool {
+        self.state.lock().by_itself(now)
     }
 
     /// The wait for a purge that was appended at `seq` and is applied here; `told` and `now` are of the append's answer.
@@ -418,9 +419,9 @@ impl Membership {
 
     /// Until when the answer to a mutation waits whose purge could not be appended: by then nobody who is cut off as
     /// well answers from the store. `None` = nobody else is there, as far as known, or nobody is to be waited for.
-    pub fn detached_until(&self) -> Option<Duration> {
+    pub fn detached_until(&self, now: Duration) -> Option<Duration> {
         let state = self.state.lock();
-        if self.agreement.mode == Mode::Eventual || state.by_itself() {
+        if self.agreement.mode == Mode::Eventual || state.by_itself(now) {
             return None;
         }
         let theirs = state.epoch.map_or(self.agreement, |seen| seen.agreement);
@@ -442,9 +443,11 @@ impl Membership {
 }
 
 impl State {
-    /// Registered, and nobody else is, as far as known.
-    fn by_itself(&self) -> bool {
-        self.standing == Standing::Member && self.others.is_empty()
+    /// Registered, and nobody else is, as far as known. In an epoch so new that others may not have registered anew yet,
+    /// nobody can say that.
+    fn by_itself(&self, now: Duration) -> bool {
+        let established = self.epoch.is_some_and(|seen| seen.settled || now >= seen.settles_at());
+        established && self.standing == Standing::Member && self.others.is_empty()
     }
 }
 

@@ -145,8 +145,27 @@ fn alone_and_cut_off_it_serves_on_in_company_it_does_not() {
         m.beat_failed(&beat, at(2.5));
         assert_eq!(m.coherence.holds_lease(at(3.0)), serves);
         assert!(!m.coherence.holds_lease(at(3.5)), "only for another lease");
-        assert_eq!(m.detached_until().is_none(), members.len() == 1);
+        assert_eq!(m.detached_until(at(3.0)).is_none(), members.len() == 1);
     }
+}
+
+#[test]
+fn nobody_is_alone_in_an_epoch_where_others_may_not_have_registered_anew() {
+    let m = membership(Alone::Serve);
+    let unsettled = Roster { settled: false, ..roster(1, 0, &[(ME, 1)]) };
+    m.beaten(&m.next_beat(at(0.0)), &unsettled, at(0.0));
+    assert!(!m.is_alone(at(2.1)));
+    assert!(m.is_alone(at(2.2)));
+}
+
+#[test]
+fn who_could_not_be_heard_of_was_not_silent() {
+    let m = membership(Alone::Serve);
+    m.observe(&roster(1, 0, &[(OTHER, 4)]), at(0.0));
+    m.unanswered(at(1.0));
+    m.observe(&roster(2, 0, &[(OTHER, 4)]), at(5.0));
+    assert!(m.evictable(at(7.1)).is_empty());
+    assert_eq!(m.evictable(at(7.2)), [(OTHER, 4)]);
 }
 
 #[test]

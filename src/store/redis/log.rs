@@ -266,14 +266,14 @@ impl Log {
     /// as well, waits until they answer nothing from their stores.
     async fn appended(&self, event: &Arc<Event>, intent: Option<u64>) -> Option<Done> {
         let mut appended = self.enqueue(What::Append { event: Arc::clone(event), intent, claim: None }, 0);
-        if let Ok(Ok(done)) = timeout(self.patience(), &mut appended).await {
+        if let Some(done) = self.in_time(&mut appended).await {
             return Some(done);
         }
         if let Some(done) = self.owe(event, &mut appended) {
             return Some(done);
         }
         if self.unreachable == UnreachableLog::Forward
-            && let Some(until) = self.membership.detached_until()
+            && let Some(until) = self.membership.detached_until(self.clock.elapsed())
         {
             let wait = until.saturating_sub(self.clock.elapsed());
             return timeout(wait, appended).await.ok().and_then(Result::ok);
@@ -299,17 +299,39 @@ impl Log {
         }
     }
 
+    /// Waits for the append within the budget, which may shrink when something is heard.
+    async fn in_time(&self, appended: &mut oneshot::Receiver<Done>) -> Option<Done> {
+        let began = self.clock.elapsed();
+        let mut heard = self.heard.subscribe();
+        loop {
+            heard.mark_unchanged();
+            let left = (began + self.patience()).saturating_sub(self.clock.elapsed());
+            tokio::select! {
+                biased;
+                done = &mut *appended => return done.ok(),
+                () = tokio::time::sleep(left) => return None,
+                _ = heard.changed() => {}
+            }
+        }
+    }
+
     /// The budget counts from the first failed contact: when the log is known to be away, one mutation after the
-    /// other need not find out anew.
+    /// other need not find out anew. Where nobody else is there, nobody else can be wrong meanwhile.
     fn patience(&self) -> Duration {
-        let status = self.membership.status();
-        let alone = self.membership.is_alone() && self.unreachable == UnreachableLog::Forward;
-        if alone || self.membership.agreement().mode == Mode::Eventual {
+        let now = self.clock.elapsed();
+        let away = self.membership.status().away_since;
+        let alone = self.membership.is_alone(now) && self.unreachable == UnreachableLog::Forward;
+        if self.membership.agreement().mode == Mode::Eventual || (alone && away.is_some()) {
             return self.brief;
         }
-        let spent =
-            status.away_since.map_or(Duration::ZERO, |since| self.clock.elapsed().saturating_sub(since));
+        let spent = away.map_or(Duration::ZERO, |since| now.saturating_sub(since));
         self.budget.saturating_sub(spent).max(self.brief)
+    }
+
+    /// Something was not answered.
+    fn unanswered(&self) {
+        self.membership.unanswered(self.clock.elapsed());
+        self.heard.send_modify(|n| *n = n.wrapping_add(1));
     }
 
     fn enqueue(&self, what: What, id: u64) -> oneshot::Receiver<Done> {
@@ -330,7 +352,7 @@ impl Log {
         if queue.holds(event) {
             self.coherence.apply_owed(event);
         }
-        self.membership.unanswered(self.clock.elapsed());
+        self.unanswered();
         None
     }
 

@@ -39,7 +39,7 @@ impl Log {
                     if attempt == 0 {
                         tracing::warn!(%failure, "the purge log cannot be reached: purges are owed to it");
                     }
-                    self.membership.unanswered(self.clock.elapsed());
+                    self.unanswered();
                     // Something new cuts the pause short, down to a little that keeps this from spinning.
                     tokio::time::sleep(Duration::from_millis(20)).await;
                     let noise = u64::from_le_bytes(random());

@@ -60,6 +60,7 @@ impl Log {
             Ok(state) => state,
             Err(failure) => {
                 self.membership.beat_failed(&beat, self.clock.elapsed());
+                self.unanswered();
                 return Err(failure);
             }
         };
