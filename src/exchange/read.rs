@@ -14,6 +14,7 @@ use super::answer::{Answer, Failure};
 use super::coalesce::{Flight, Landing, Lead, Seat};
 use super::deliver::{deliver, not_modified};
 use super::fetch::{Arrived, Fetch, Validator, forbids_storing};
+use super::shared::Begun;
 use super::wanted::{Unwanted, Wanted};
 use super::{Exchange, Inbound};
 use crate::body::Body;
@@ -222,7 +223,11 @@ impl Exchange {
             lead,
             validator: need.validator.clone(),
         };
-        match fetch.start().await {
+        let arrived = match self.begin(fetch, need.forward).await {
+            Begun::Fetched(arrived) => arrived,
+            Begun::Answered(answer) => return answer,
+        };
+        match arrived {
             Ok(Arrived::Streaming { head, body, stored, first_byte }) => {
                 let failed = matches!(head.status.as_u16(), 500 | 502 | 503 | 504);
                 let stand_in = held.filter(|_| failed).and_then(|entry| self.stand_in(&wanted, &entry));
@@ -288,6 +293,7 @@ impl Exchange {
         let landing = tokio::time::timeout(self.config.coalesce_timeout, flight.landed()).await;
         match landing {
             Ok(Landing::Stored(entry)) => self.share(wanted, need, &entry),
+            Ok(Landing::Found(entry)) => self.found_elsewhere(wanted, need.forward, &entry),
             Ok(Landing::Failed(failure)) => {
                 if let Some(answer) = need.held().and_then(|entry| self.stand_in(wanted, entry)) {
                     return Some(answer);
@@ -368,8 +374,7 @@ impl Exchange {
                 lead,
                 validator: need.validator,
             };
-            // Nobody waits for it: the receiver goes, the fetch runs on.
-            drop(fetch.start());
+            self.begin_behind(fetch);
         }
     }
 }

@@ -7,7 +7,7 @@
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use super::{StoreOp, StoreResult, StoreTier};
+use super::{SharedResult, StoreOp, StoreResult, StoreTier};
 use crate::semantics::cache_status::Outcome;
 
 /// Upper bounds of the buckets, in seconds; the last, `+Inf`, is implied.
@@ -96,9 +96,12 @@ impl Layout {
     pub(super) fn purge_tags(self) -> usize {
         self.purges(true) + 1
     }
+    pub(super) fn shared(self, result: usize) -> usize {
+        self.purge_tags() + 1 + result
+    }
     /// Length of the table.
     pub(super) fn cells(self) -> usize {
-        self.purge_tags() + 1
+        self.shared(SharedResult::ALL.len())
     }
 }
 
