@@ -132,10 +132,17 @@ async fn a_holder_that_is_killed_costs_the_others_no_more_than_the_bound() {
     let (origin, redis) = (Origin::start().await, Redis::start().await);
     origin.counting("GET /page");
     let mut weirs = several(3, &origin, &redis, &format!("{PATIENT}{PAGE}")).await;
-    let (hold, mut answers) = one_fetches_others_wait(&origin, &weirs, "/page").await;
+    let hold = origin.hold_next("GET /page", 1);
+    let _holder = weirs[0].get("/page").and_leave_open().await;
+    hold.caught(1).await;
+    let mut answers = Vec::new();
+    for weir in &weirs[1..] {
+        answers.push(weir.get("/page").spawn());
+        looked(weir, 1).await;
+    }
     let killed = Instant::now();
     signal(weirs[0].pid(), "KILL");
-    for answer in answers.drain(1..) {
+    for answer in answers {
         within("who waited is answered", answer).await.unwrap().assert_code(200);
     }
     let took = killed.elapsed();
