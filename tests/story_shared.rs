@@ -307,6 +307,7 @@ async fn who_waits_longer_than_one_may_goes_alone() {
     assert_eq!(answer.assert_code(200).text(), "answer 2");
     assert_eq!(hold.count(), 1);
     hold.release();
+    answers.pop().unwrap().await.unwrap().assert_code(200);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -33,7 +33,7 @@ use super::coalesce::{Flight, Landing, Lead};
 use super::deliver::deliver;
 use super::fetch::{Arrived, Fetch};
 use super::wanted::Wanted;
-use crate::coherence::{Liveness, Void};
+use crate::coherence::{Coherence, Liveness, Void};
 use crate::metrics::SharedResult;
 use crate::policy::key::CacheKey;
 use crate::policy::route::Coalesce;
@@ -165,7 +165,7 @@ impl Exchange {
         let wanted = Arc::clone(&fetch.wanted);
         let name = locks.name(&wanted.route.name, key);
         let until = self.clock.elapsed() + self.config.coalesce_timeout;
-        let (mut listener, mut pause) = (locks.listen(&name), FIRST_PAUSE);
+        let (mut listener, mut pause) = (None, FIRST_PAUSE);
         let (mut holders, mut holder, mut instead_of) = (0, String::new(), None);
         loop {
             self.outlive_purges(fetch);
@@ -190,6 +190,11 @@ impl Exchange {
                 }
                 _ => {}
             }
+            let Some(listener) = &mut listener else {
+                // What ended before this one listened was not heard: so it asks again.
+                listener = Some(locks.listen(&name));
+                continue;
+            };
             if held.value != holder {
                 (holder, holders, pause) = (held.value, holders + 1, FIRST_PAUSE);
             }
@@ -235,8 +240,10 @@ impl Exchange {
         entry: &Arc<Entry>,
     ) -> Option<Answer> {
         let (headers, terms) = (&wanted.parts.headers, &wanted.terms);
-        let live = self.store.coherence().reusable(&entry.stamp, &entry.tags, wanted.arrived);
-        if live != Liveness::Live || entry.key != wanted.key || !entry.response.selecting.matches(headers) {
+        if !is_for(self.store.coherence(), entry, wanted.arrived)
+            || entry.key != wanted.key
+            || !entry.response.selecting.matches(headers)
+        {
             return None;
         }
         let Reuse::Fresh { age } = reuse::decide(&entry.response, headers, self.clock.now(), terms) else {
@@ -277,5 +284,53 @@ impl Exchange {
             Ok(Some(Landing::Dropped | Landing::Found(_))) | Err(_) => Ended::Free,
         };
         locks.end(lock, ended).await;
+    }
+}
+
+/// Whether an entry that another instance has fetched may answer who arrived then. Its flight's leader had a lease at
+/// its own arrival; who boarded later may have come after a mutation that this instance had not heard of by then.
+fn is_for(coherence: &Coherence, entry: &Entry, arrived: Duration) -> bool {
+    coherence.reusable(&entry.stamp, &entry.tags, arrived) == Liveness::Live
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderMap, StatusCode};
+
+    use super::*;
+    use crate::coherence::{Epoch, Event};
+    use crate::policy::tags::Tag;
+    use crate::semantics::stored::{Lifetimes, StoredResponse};
+    use crate::semantics::timestamp::Timestamp;
+    use crate::semantics::vary::Selecting;
+
+    #[test]
+    fn what_another_has_fetched_is_for_whoever_arrived_under_the_lease() {
+        let coherence = Coherence::new(Epoch(1), [7; 32], 10, 16);
+        coherence.require_leases();
+        let response = StoredResponse::new(
+            StatusCode::OK,
+            HeaderMap::new(),
+            bytes::Bytes::new(),
+            Timestamp(0),
+            Timestamp(0),
+            Lifetimes::default(),
+            Selecting::default(),
+        );
+        let entry = Entry {
+            key: CacheKey([1; 32]),
+            route: "page".into(),
+            stamp: coherence.sample(),
+            tags: Box::new([Tag(5)]),
+            response,
+            last_live: Default::default(),
+        };
+        let (early, late) = (Duration::from_secs(9), Duration::from_secs(11));
+        assert!(!is_for(&coherence, &entry, early), "nobody has a lease yet");
+        coherence.offer_lease(Epoch(1), 0, Duration::from_secs(10));
+        assert!(is_for(&coherence, &entry, early));
+        assert!(!is_for(&coherence, &entry, late), "a mutation may have been answered since");
+        coherence.apply(Epoch(1), 1, &Event { tags: vec![Tag(5)], ..Event::default() });
+        assert!(!is_for(&coherence, &entry, early), "purged");
     }
 }
