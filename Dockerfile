@@ -12,8 +12,11 @@ FROM ${BUILDER} AS build
 WORKDIR /src
 
 # The dependencies in a layer of their own: it is built again only when the manifest or the lock file changes.
+# The workspace's other member is not built, but its manifest belongs to the lock file.
 COPY Cargo.toml Cargo.lock ./
-RUN mkdir src && echo 'fn main() {}' > src/main.rs && touch src/lib.rs \
+COPY bench/coherence/Cargo.toml bench/coherence/
+RUN mkdir src bench/coherence/src \
+    && echo 'fn main() {}' | tee bench/coherence/src/main.rs > src/main.rs && touch src/lib.rs \
     && cargo build --release --locked --bin weir \
     && rm -rf src target/release/weir target/release/deps/*weir* target/release/.fingerprint/weir-*
 

@@ -18,6 +18,7 @@
 
 mod access;
 mod listener;
+mod log;
 mod purge;
 mod reply;
 mod report;

@@ -20,10 +20,10 @@ use serde_json::{Value, json};
 use super::reply::{Problem, json};
 use super::{Admin, AdminState};
 use crate::body::Body;
-use crate::coherence::Event;
+use crate::coherence::{Event, EventKind};
 use crate::policy::subject::{SubjectSpec, caller};
 use crate::policy::tags::{Tag, TagPlan, TagSet};
-use crate::store::{Counted, Purged};
+use crate::store::{Counted, Purged, Reach};
 
 /// Largest body, bytes.
 const BODY_BYTES: usize = 64 * 1024;
@@ -43,6 +43,7 @@ struct PurgeRequest {
     #[serde(alias = "route")]
     routes: Texts,
     subject: Option<SubjectSelector>,
+    soft: bool,
 }
 
 /// `"a"` or `["a", "b"]`.
@@ -112,7 +113,8 @@ impl PurgeRequest {
         let bad = |why: String| {
             let detail = format!(
                 "The body is not a purge: {why}. A purge is a JSON object with at least one of `tags`, `paths`, \
-                 `routes` (lists of strings) and `subject` (64 hex digits, or an object with `route` and `headers`)."
+                 `routes` (lists of strings) and `subject` (64 hex digits, or an object with `route` and `headers`); \
+                 `soft` (true or false) may go with them."
             );
             Problem::new(StatusCode::BAD_REQUEST, "bad-body", detail)
         };
@@ -155,6 +157,7 @@ impl Admin {
         let view = self.state.store.coherence().view().clone();
         let named = self.state.named(&request, &view.secret)?;
         let event = Event {
+            kind: if request.soft { EventKind::Soft } else { EventKind::Purge },
             tags: named.tags.clone(),
             rules: self.state.policy.tags.fingerprint,
             hashed_with: view.secret_id,
@@ -165,7 +168,8 @@ impl Admin {
             names = named.names.join(", "),
             entries = done.counted.entries,
             seq = done.purged.seq,
-            owed = done.purged.is_owed(),
+            soft = request.soft,
+            applied = applied(done.purged.reach),
             "purged by the admin API"
         );
         let mut warnings = done.warnings();
@@ -185,7 +189,7 @@ impl Admin {
         tracing::warn!(
             entries = done.counted.entries,
             seq = done.purged.seq,
-            owed = done.purged.is_owed(),
+            applied = applied(done.purged.reach),
             "flushed by the admin API"
         );
         Ok(json(StatusCode::OK, &done.report(&["*".to_owned()], &done.warnings())))
@@ -226,6 +230,7 @@ impl Done {
             "purged": self.counted.entries,
             "complete": self.counted.complete,
             "seq": self.purged.seq,
+            "applied": applied(self.purged.reach),
             "owed": self.purged.is_owed(),
             "tags": names,
             "warnings": warnings,
@@ -273,6 +278,15 @@ impl AdminState {
                 refuse("unknown-subject", detail)
             }
         }
+    }
+}
+
+/// Where a purge is in force, in the word of the answer.
+fn applied(reach: Reach) -> &'static str {
+    match reach {
+        Reach::Everywhere => "everywhere",
+        Reach::Owed => "owed",
+        Reach::Unconfirmed => "unconfirmed",
     }
 }
 
@@ -368,6 +382,15 @@ mod tests {
             assert!(problem.detail.contains(words), "{text}: {}", problem.detail);
             assert!(problem.detail.contains("`tags`, `paths`"), "{}", problem.detail);
         }
+    }
+
+    #[test]
+    fn a_purge_is_soft_only_if_it_says_so() {
+        assert!(parse(r#"{"tags":"a:1","soft":true}"#).unwrap().soft);
+        assert!(!parse(r#"{"tags":"a:1","soft":false}"#).unwrap().soft);
+        assert!(!parse(r#"{"tags":"a:1"}"#).unwrap().soft);
+        assert!(parse(r#"{"tags":"a:1","soft":"yes"}"#).unwrap_err().detail.contains("expected a boolean"));
+        assert_eq!(parse(r#"{"soft":true}"#).unwrap_err().token, "empty-purge");
     }
 
     #[test]

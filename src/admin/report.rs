@@ -18,8 +18,8 @@ use crate::store::RedisHealth;
 const REDIS_LIMIT: Duration = Duration::from_secs(1);
 
 impl AdminState {
-    /// `/healthz`. `status` is `ok`, `degraded` (Redis away, its purge log not followed, or a key set that
-    /// could not be refreshed) or `draining`.
+    /// `/healthz`. `status` is `ok`, `degraded` (Redis away, its purge log not followed, no lease held, purges owed, or
+    /// a key set that could not be refreshed) or `draining`.
     pub(super) async fn health(&self) -> Value {
         let redis = self.redis().await;
         let ready = self.ready.load(Ordering::Acquire);
@@ -27,7 +27,8 @@ impl AdminState {
         let away = redis
             .as_ref()
             .is_some_and(|redis| !redis.connected || redis.breaker == "open" || !redis.log_followed);
-        let degraded = away || !stale_keys.is_empty();
+        let log = self.log();
+        let degraded = away || log.is_degraded() || !stale_keys.is_empty();
         let status = match (ready, degraded) {
             (false, _) => "draining",
             (true, true) => "degraded",
@@ -41,7 +42,7 @@ impl AdminState {
             "uptime_seconds": self.uptime().as_secs(),
             "enabled": self.store.enabled(),
             "redis": redis.as_ref().map(redis_json),
-            "log": self.log(),
+            "log": log.json(),
             "upstream": {
                 "origin": self.upstream.config().origin.to_string(),
                 "connections": open,
@@ -84,6 +85,7 @@ impl AdminState {
             "uptime_seconds": self.uptime().as_secs(),
             "memory": { "keys": stats.memory_entries, "size_mb": megabytes(stats.memory_bytes) },
             "redis": redis.as_ref().map(redis_json),
+            "log": self.log().brief(),
         })
     }
 
@@ -91,13 +93,16 @@ impl AdminState {
     pub(super) async fn metrics_text(&self, headers: &HeaderMap) -> Response<Body> {
         let redis = self.redis().await;
         let stats = self.store.stats();
-        let log_applied = self.store.coherence().view().applied.load(Ordering::Acquire);
+        let (log, tally) = (self.log(), self.store.coherence().tally());
         self.metrics.set_gauges(Gauges {
             upstream_connections: self.upstream.connections(),
             memory_entries: stats.memory_entries,
             memory_bytes: stats.memory_bytes,
             redis: redis.map(|redis| (redis.connected, redis.breaker)),
-            log_applied,
+            log_applied: log.applied,
+            log: log.gauges(),
+            void: tally.reasons().collect(),
+            false_voids: tally.falsely(),
             enabled: self.store.enabled(),
             ready: self.ready.load(Ordering::Acquire),
             started: self.started.at,
@@ -111,16 +116,6 @@ impl AdminState {
 
     fn uptime(&self) -> Duration {
         self.clock.elapsed().saturating_sub(self.started.elapsed)
-    }
-
-    fn log(&self) -> Value {
-        let view = self.store.coherence().view();
-        json!({
-            "epoch": format!("{:032x}", view.epoch.0),
-            "applied": view.applied.load(Ordering::Acquire),
-            "floor": view.floor.load(Ordering::Acquire),
-            "rules": format!("{:016x}", view.rules),
-        })
     }
 
     async fn redis(&self) -> Option<RedisHealth> {

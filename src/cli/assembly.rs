@@ -18,7 +18,7 @@ use crate::exchange::{Exchange, Parts};
 use crate::metrics::Metrics;
 use crate::policy::Policy;
 use crate::server::{self, Drained};
-use crate::store::Store;
+use crate::store::{Store, outside};
 use crate::telemetry::AccessLog;
 use crate::time::Clock;
 use crate::upstream::{Upstream, jwks};
@@ -113,6 +113,7 @@ pub(super) async fn start(
     let policy = Arc::new(config.policy);
     let metrics = Metrics::new(&route_names(&policy));
     let store = Store::open(config.store, policy.tags.fingerprint, clock.clone(), metrics.clone()).await;
+    take_up_outside(&store, &policy);
     let ready = Arc::new(AtomicBool::new(true));
     let refresh = CancellationToken::new();
     let refresher = jwks::spawn(config.key_sets, keys.clone(), refresh.clone());
@@ -166,6 +167,14 @@ pub(super) async fn start(
         drain_timeout: config.drain_timeout,
         drain_delay: config.drain_delay,
     })
+}
+
+/// From now on purges that somebody writes into the log's inbox are read by the rules in force.
+fn take_up_outside(store: &Arc<Store>, policy: &Arc<Policy>) {
+    let (coherence, policy) = (store.coherence().clone(), policy.clone());
+    store.translate_outside_with(Box::new(move |outside| {
+        outside::translate(outside, &policy.tags, &route_names(&policy), &coherence.view())
+    }));
 }
 
 fn route_names(policy: &Policy) -> Vec<&str> {

@@ -1,5 +1,6 @@
 //! A small HTTP/1.1 client for the commands: one request, one connection, one deadline. Plain `http://` only.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -41,6 +42,26 @@ pub(super) async fn send(
     }
 }
 
+/// A listener on every address is asked on the loopback one.
+pub(super) fn reachable(mut listen: SocketAddr) -> SocketAddr {
+    if listen.ip().is_unspecified() {
+        listen.set_ip(match listen.ip() {
+            IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+        });
+    }
+    listen
+}
+
+/// The URL of `path` at an admin listener; a path in the URL replaces it.
+pub(super) fn from_url(text: &str, path: &str) -> Result<Uri, String> {
+    let wrong = || format!("{text:?} is not a URL such as http://127.0.0.1:8081");
+    let url: Uri = text.parse().map_err(|_| wrong())?;
+    let (Some("http"), Some(authority)) = (url.scheme_str(), url.authority()) else { return Err(wrong()) };
+    let path = if url.path() == "/" { path } else { url.path() };
+    format!("http://{authority}{path}").parse().map_err(|_| wrong())
+}
+
 async fn exchange(method: Method, url: &Uri, fields: &[(&str, &str)], body: Bytes) -> Result<Answer, String> {
     let authority = url.authority().ok_or("not an absolute URL")?;
     if url.scheme_str() != Some("http") {
@@ -79,4 +100,29 @@ fn request(
         request = request.header(*name, value);
     }
     request.body(Full::new(body)).map_err(|e| e.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listener_on_all_addresses_is_asked_on_loopback() {
+        for (listen, asked) in
+            [("0.0.0.0:8081", "127.0.0.1:8081"), ("[::]:9", "[::1]:9"), ("10.1.2.3:80", "10.1.2.3:80")]
+        {
+            assert_eq!(reachable(listen.parse().unwrap()).to_string(), asked);
+        }
+    }
+
+    #[test]
+    fn the_probe_is_asked_unless_the_url_has_a_path() {
+        let asked = |url| from_url(url, "/readyz").map(|url| url.to_string());
+        assert_eq!(asked("http://127.0.0.1:8081").unwrap(), "http://127.0.0.1:8081/readyz");
+        assert_eq!(asked("http://[::1]:8081/").unwrap(), "http://[::1]:8081/readyz");
+        assert_eq!(asked("http://weir:8081/healthz").unwrap(), "http://weir:8081/healthz");
+        for wrong in ["", "127.0.0.1:8081", "https://x", "http://", "/readyz"] {
+            assert!(asked(wrong).unwrap_err().contains("is not a URL"), "{wrong}");
+        }
+    }
 }

@@ -1,7 +1,6 @@
 //! `weir health`: asks a running Weir whether it is ready. Made for container health checks, so it works
 //! without a configuration, prints one line, and never waits long.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 
 use http::{Method, StatusCode, Uri};
@@ -27,10 +26,7 @@ pub(super) fn health(file: Option<&Path>, arguments: &HealthArguments) -> Exit {
         }
     };
     match runtime.block_on(client::send(Method::GET, &url, &[], "", arguments.timeout)) {
-        Ok(answer) if answer.status == StatusCode::OK => {
-            super::print(if arguments.live { "live\n" } else { "ready\n" });
-            Exit::Clean
-        }
+        Ok(answer) if answer.status == StatusCode::OK => said(&url, &answer.body),
         Ok(answer) => {
             let said: String = String::from_utf8_lossy(&answer.body).chars().take(500).collect();
             eprintln!("weir health: {url} answered {}: {}", answer.status, said.trim());
@@ -43,11 +39,38 @@ pub(super) fn health(file: Option<&Path>, arguments: &HealthArguments) -> Exit {
     }
 }
 
+/// What a probe that answers 200 says. A page that says nothing about how Weir is, is no probe.
+fn said(url: &Uri, body: &[u8]) -> Exit {
+    match word(url.path(), body).as_deref() {
+        Some(word @ ("ready" | "live" | "ok" | "degraded")) => {
+            super::print(&format!("{word}\n"));
+            Exit::Clean
+        }
+        Some(word) => {
+            eprintln!("weir health: {url} says {word:?}");
+            Exit::Failed
+        }
+        None => {
+            eprintln!("weir health: {url} does not tell how Weir is; ask /readyz, /livez or /healthz");
+            Exit::Config
+        }
+    }
+}
+
+/// The admin listener's probes have a `status`, those of the traffic port are the word `ok`.
+fn word(path: &str, body: &[u8]) -> Option<String> {
+    if body.trim_ascii() == b"ok" {
+        return Some(if path == "/livez" { "live" } else { "ready" }.to_owned());
+    }
+    let said: serde_json::Value = serde_json::from_slice(body).ok()?;
+    said.get("status")?.as_str().map(str::to_owned)
+}
+
 /// The URL to ask.
 fn target(file: Option<&Path>, arguments: &HealthArguments) -> Result<Uri, String> {
     let probe = if arguments.live { "/livez" } else { "/readyz" };
     if let Some(url) = &arguments.url {
-        return from_url(url, probe);
+        return client::from_url(url, probe);
     }
     let listen = match file {
         Some(file) => {
@@ -62,26 +85,7 @@ fn target(file: Option<&Path>, arguments: &HealthArguments) -> Result<Uri, Strin
             listen.parse().map_err(wrong)?
         }
     };
-    from_url(&format!("http://{}", reachable(listen)), probe)
-}
-
-/// A listener on every address is asked on the loopback one.
-fn reachable(mut listen: SocketAddr) -> SocketAddr {
-    if listen.ip().is_unspecified() {
-        listen.set_ip(match listen.ip() {
-            IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
-            IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
-        });
-    }
-    listen
-}
-
-fn from_url(text: &str, probe: &str) -> Result<Uri, String> {
-    let wrong = || format!("{text:?} is not a URL such as http://127.0.0.1:8081");
-    let url: Uri = text.parse().map_err(|_| wrong())?;
-    let (Some("http"), Some(authority)) = (url.scheme_str(), url.authority()) else { return Err(wrong()) };
-    let path = if url.path() == "/" { probe } else { url.path() };
-    format!("http://{authority}{path}").parse().map_err(|_| wrong())
+    client::from_url(&format!("http://{}", client::reachable(listen)), probe)
 }
 
 #[cfg(test)]
@@ -89,22 +93,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_listener_on_all_addresses_is_asked_on_loopback() {
-        for (listen, asked) in
-            [("0.0.0.0:8081", "127.0.0.1:8081"), ("[::]:9", "[::1]:9"), ("10.1.2.3:80", "10.1.2.3:80")]
-        {
-            assert_eq!(reachable(listen.parse().unwrap()).to_string(), asked);
+    fn a_probe_is_known_by_its_word() {
+        let page = |path, body: &str| word(path, body.as_bytes());
+        assert_eq!(page("/readyz", r#"{"status":"ready"}"#).as_deref(), Some("ready"));
+        assert_eq!(page("/healthz", r#"{"status":"degraded","version":"1"}"#).as_deref(), Some("degraded"));
+        assert_eq!(page("/livez", "ok\n").as_deref(), Some("live"));
+        assert_eq!(page("/readyz", "ok\n").as_deref(), Some("ready"));
+        for (path, other) in [("/stats", r#"{"hits":3}"#), ("/metrics", "weir_ready 1\n"), ("/", "")] {
+            assert_eq!(page(path, other), None, "{path}");
         }
     }
 
     #[test]
-    fn the_probe_is_asked_unless_the_url_has_a_path() {
-        let asked = |url| from_url(url, "/readyz").map(|url| url.to_string());
-        assert_eq!(asked("http://127.0.0.1:8081").unwrap(), "http://127.0.0.1:8081/readyz");
-        assert_eq!(asked("http://[::1]:8081/").unwrap(), "http://[::1]:8081/readyz");
-        assert_eq!(asked("http://weir:8081/healthz").unwrap(), "http://weir:8081/healthz");
-        for wrong in ["", "127.0.0.1:8081", "https://x", "http://", "/readyz"] {
-            assert!(asked(wrong).unwrap_err().contains("is not a URL"), "{wrong}");
-        }
+    fn only_what_is_well_is_healthy() {
+        let url = Uri::from_static("http://127.0.0.1:8081/healthz");
+        assert_eq!(said(&url, br#"{"status":"ok"}"#), Exit::Clean);
+        assert_eq!(said(&url, br#"{"status":"degraded"}"#), Exit::Clean);
+        assert_eq!(said(&url, br#"{"status":"draining"}"#), Exit::Failed);
+        assert_eq!(said(&url, br#"{"hits":3}"#), Exit::Config);
     }
 }

@@ -48,6 +48,12 @@ pub(super) fn load(file: Option<&Path>) -> Result<Accepted, Refused> {
     accept(path.display().to_string(), config::load(path, &Env::system()))
 }
 
+/// The environment's settings alone, for a command that needs no route and no upstream.
+pub(super) fn load_environment() -> Result<Accepted, Refused> {
+    let text = "upstream = \"http://127.0.0.1:9\"";
+    accept("environment".to_owned(), config::load_str("environment", text, &Env::system()))
+}
+
 /// Loads a text that is part of the program; the environment has no say in it.
 pub(super) fn load_text(name: &str, text: &str) -> Result<Accepted, Refused> {
     accept(name.to_owned(), config::load_str(name, text, &Env::empty()))

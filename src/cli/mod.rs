@@ -10,13 +10,14 @@ mod demo;
 mod health;
 mod load;
 mod notify;
+mod purge;
 mod run;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// How a command ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,6 +61,7 @@ Examples:
   weir                          serve as ./proxy.toml says
   weir -c /etc/weir/proxy.toml
   weir health                   is the Weir on this machine ready?
+  weir purge session:abc        what carries this tag has changed
 
 The smallest proxy.toml:
   listen   = \"0.0.0.0:8080\"
@@ -88,8 +90,8 @@ Files:
   ./proxy.toml      the configuration, unless -c names another
 
 Exit codes:
-  0  stopped cleanly; healthy; configuration accepted
-  1  could not start or go on; unhealthy; the demo's story did not hold
+  0  stopped cleanly; healthy; configuration accepted; purged everywhere
+  1  could not start or go on; unhealthy; the demo's story did not hold; not purged everywhere
   2  wrong configuration or arguments
   3  stopped, but requests were cut off when drain_timeout was over
   130, 143  ended at once by a second SIGINT or SIGTERM";
@@ -114,6 +116,8 @@ enum Command {
     Demo(DemoArguments),
     /// Ask a running Weir whether it is ready; made for HEALTHCHECK
     Health(HealthArguments),
+    /// Purge what has changed behind Weir's back: tags, paths, routes, or everything
+    Purge(PurgeArguments),
 }
 
 /// Validates proxy.toml (or FILE) with the environment's overrides, prints every finding with file, line and
@@ -163,6 +167,52 @@ struct HealthArguments {
     timeout: Duration,
 }
 
+/// Voids what carries one of the TAGs, lies at one of the paths, or belongs to one of the routes (the union of them),
+/// on every instance, through the admin listener and with the token of the configuration. When it is done, nobody gets
+/// anything older. Where no admin listener can be reached, --via redis leaves word in Redis, which any running Weir
+/// takes up at once; that is not waited for.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  weir purge session:abc tx:7\n  weir purge --path '/reports/**' --route summary\n  \
+                  weir purge --all\n\nExit codes: 0 purged everywhere, or handed to Redis; 1 not reachable, or not \
+                  everywhere yet; 2 wrong names, token or configuration"
+)]
+struct PurgeArguments {
+    /// Tags: family:value, family:* (the whole family), or a bare word
+    #[arg(value_name = "TAG", required_unless_present_any = ["paths", "routes", "all"])]
+    tags: Vec<String>,
+    /// A path, whatever its query, or a path and all below it (/x/**); may be repeated
+    #[arg(long = "path", value_name = "PATH")]
+    paths: Vec<String>,
+    /// All entries of a route; may be repeated
+    #[arg(long = "route", value_name = "NAME")]
+    routes: Vec<String>,
+    /// Everything
+    #[arg(long, conflicts_with_all = ["tags", "paths", "routes"])]
+    all: bool,
+    /// Make it stale instead of void: usable under stale_while_revalidate
+    #[arg(long)]
+    soft: bool,
+    /// Admin listener, e.g. http://127.0.0.1:8081 [default: the configuration's]
+    #[arg(long, value_name = "URL")]
+    admin: Option<String>,
+    /// Through an admin listener, or by a word in Redis
+    #[arg(long, value_enum, default_value_t = Via::Admin)]
+    via: Via,
+    /// Longest wait for the answer
+    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
+    timeout: Duration,
+}
+
+/// Which way a purge goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Via {
+    /// A running Weir's admin listener.
+    Admin,
+    /// Redis, for any running Weir.
+    Redis,
+}
+
 fn seconds(text: &str) -> Result<Duration, String> {
     let wrong = || "a number of seconds between 0.1 and 3600".to_owned();
     let value: f64 = text.trim_end_matches('s').parse().map_err(|_| wrong())?;
@@ -178,6 +228,7 @@ pub fn main() -> ExitCode {
         Some(Command::Check(arguments)) => check::check(file, &arguments),
         Some(Command::Demo(arguments)) => demo::demo(&arguments),
         Some(Command::Health(arguments)) => health::health(file, &arguments),
+        Some(Command::Purge(arguments)) => purge::purge(file, &arguments),
     }
     .into()
 }
@@ -229,14 +280,33 @@ mod tests {
         assert!(parse(&["health", "--timeout", "0"]).is_err());
         assert!(parse(&["serve"]).is_err());
         assert!(parse(&["health", "--timeout", "1.5"]).is_ok());
+        assert!(parse(&["purge"]).is_err() && parse(&["purge", "--soft"]).is_err(), "it names nothing");
+        assert!(
+            parse(&["purge", "--all", "a:b"]).is_err() && parse(&["purge", "a", "--via", "post"]).is_err()
+        );
+        for named in
+            [&["a:b", "c"][..], &["--path", "/x", "--path", "/y"], &["--route", "r"], &["--all", "--soft"]]
+        {
+            assert!(parse(&[&["purge"], named].concat()).is_ok(), "{named:?}");
+        }
     }
 
     #[test]
     fn help_names_every_exit_code_and_command() {
         let help = Arguments::command().render_long_help().to_string();
-        for word in
-            ["0 ", "1 ", "2 ", "3 ", "130, 143", "check", "demo", "health", "proxy.toml", "WEIR_ADMIN_TOKEN"]
-        {
+        for word in [
+            "0 ",
+            "1 ",
+            "2 ",
+            "3 ",
+            "130, 143",
+            "check",
+            "demo",
+            "health",
+            "purge",
+            "proxy.toml",
+            "WEIR_ADMIN_TOKEN",
+        ] {
             assert!(help.contains(word), "{word}");
         }
     }

@@ -6,6 +6,7 @@
 pub mod event;
 pub mod lease;
 pub mod marks;
+pub mod tally;
 pub mod view;
 
 pub use event::{Event, EventKind};

@@ -22,6 +22,7 @@ use parking_lot::Mutex;
 
 use super::event::{Event, EventKind};
 use super::marks::Marks;
+use super::tally::Tally;
 use crate::policy::tags::Tag;
 
 /// A random identity of one life of the log. An entry of another epoch is void.
@@ -250,6 +251,7 @@ pub struct Coherence {
     pending: Mutex<Pending>,
     /// Whether a view answers for the log only while it holds a lease.
     leased: AtomicBool,
+    tally: Tally,
 }
 
 #[derive(Debug, Default)]
@@ -289,7 +291,24 @@ impl Coherence {
             view: ArcSwap::from_pointee(View::new(epoch, secret, rules, slots, 0, false)),
             pending: Mutex::default(),
             leased: AtomicBool::new(false),
+            tally: Tally::default(),
         }
+    }
+
+    /// Takes note of an entry that a look-up could not use, or only as stale, for this reason.
+    pub fn count(&self, found: Liveness, stamp: &Stamp, tags: &[Tag]) {
+        let view = self.view.load();
+        let falsely = match found {
+            Liveness::Void(Void::Purged) => view.marks.raised_by_others(tags, stamp.seq),
+            Liveness::Stale => view.soft.get().is_some_and(|soft| soft.raised_by_others(tags, stamp.seq)),
+            _ => false,
+        };
+        self.tally.count(found, falsely);
+    }
+
+    /// How often look-ups came upon entries that they could not use.
+    pub fn tally(&self) -> &Tally {
+        &self.tally
     }
 
     /// From now on a view answers for the log only while it holds a lease; the present one holds none.

@@ -101,12 +101,19 @@ pub(crate) const SETTINGS: &[(&str, Kind)] = &[
     ("redis.password", Secret),
     ("redis.database", Scalar),
     ("redis.tls", Scalar),
+    ("redis.ca_file", Text),
+    ("redis.cert_file", Text),
+    ("redis.key_file", Text),
+    ("redis.sentinels", List),
+    ("redis.service", Text),
+    ("redis.sentinel_username", Text),
+    ("redis.sentinel_password", Secret),
+    ("redis.cluster", List),
     ("redis.prefix", Text),
     ("redis.pool", Scalar),
     ("redis.timeout", Text),
     ("redis.connect_timeout", Text),
     ("redis.append_timeout", Text),
-    ("redis.ca_file", Text),
     ("redis.max_pending_writes", Scalar),
     ("redis.max_pending_bytes", Text),
     ("cache.namespace", Text),
@@ -192,8 +199,40 @@ pub(crate) const SETTINGS: &[(&str, Kind)] = &[
 /// Variables that mean something to other parts of Weir.
 const OTHERS: [&str; 1] = ["WEIR_CONFIG"];
 
-/// Which settings lose their meaning when `WEIR_REDIS_URL` says it all.
-const REDIS_ADDRESS: [&str; 6] = ["host", "port", "username", "password", "database", "tls"];
+/// A variable that says where Redis is replaces what the file says about that: its variable, and which keys of
+/// `[redis]` go.
+const REDIS_ADDRESS: [(&str, &[&str]); 3] = [
+    (
+        "WEIR_REDIS_URL",
+        &[
+            "host",
+            "port",
+            "username",
+            "password",
+            "database",
+            "tls",
+            "sentinels",
+            "service",
+            "sentinel_username",
+            "sentinel_password",
+            "cluster",
+        ],
+    ),
+    ("WEIR_REDIS_SENTINELS", &["url", "host", "port", "cluster"]),
+    (
+        "WEIR_REDIS_CLUSTER",
+        &[
+            "url",
+            "host",
+            "port",
+            "database",
+            "sentinels",
+            "service",
+            "sentinel_username",
+            "sentinel_password",
+        ],
+    ),
+];
 
 /// The variable of a setting.
 pub(crate) fn variable(path: &str) -> String {
@@ -243,9 +282,14 @@ pub(crate) fn apply<'i>(document: &mut Document<'i>, env: &'i Env) {
         by_name.entry(&candidate.name).or_default().push(candidate);
     }
     report_unknown(document, env, &by_name);
-    if env.get("WEIR_REDIS_URL").or_else(|| env.get("WEIR_REDIS_URL_FILE")).is_some() {
-        for key in REDIS_ADDRESS {
-            tree::remove(&mut document.root, &[Seg::Key("redis".to_owned()), Seg::Key(key.to_owned())]);
+    for (variable, replaced) in REDIS_ADDRESS {
+        // Of these, only the URL is a secret and may come from a file.
+        let from_file = variable == "WEIR_REDIS_URL" && env.get("WEIR_REDIS_URL_FILE").is_some();
+        if env.get(variable).is_none() && !from_file {
+            continue;
+        }
+        for key in replaced {
+            tree::remove(&mut document.root, &[Seg::Key("redis".to_owned()), Seg::Key((*key).to_owned())]);
         }
     }
     for (name, meant) in by_name {

@@ -166,6 +166,34 @@ fn redis_from_its_parts() {
 }
 
 #[test]
+fn redis_behind_sentinels_and_as_a_cluster() {
+    use crate::store::redis::Servers;
+    let redis = |text: &str| good(&format!("{BASE}[redis]\n{text}")).config.store.redis.unwrap();
+    let found = redis(
+        "sentinels = [\"a\", \"[::1]:5000\", \"a:26379\"]\nservice = \"mymaster\"\nusername = \"u\"\npassword = \"p\"\n\
+         sentinel_username = \"su\"\nsentinel_password = \"sp\"\ndatabase = 2\ntls = true",
+    );
+    assert_eq!(found.url, "rediss://u:p@a:26379/2");
+    assert_eq!(found.shown, "rediss://mymaster/2 by sentinels a:26379, [::1]:5000");
+    let Servers::Sentinel { nodes, service, username, password } = &found.servers else { panic!() };
+    assert_eq!((nodes.len(), service.as_str()), (2, "mymaster"));
+    assert_eq!((username.as_deref(), password.as_deref()), (Some("su"), Some("sp")));
+    assert!(!format!("{found:?}").contains("sp"), "{found:?}");
+
+    assert_eq!(redis("sentinels = [\"a\"]\nservice = \"m\"").url, "redis://a:26379/1");
+    let found = redis("cluster = [\"a:7000\", \"b\"]\npassword = \"p\"\ndatabase = 0");
+    assert_eq!(found.url, "redis://:p@a:7000/0");
+    assert_eq!(found.shown, "redis cluster a:7000, b:6379");
+    assert!(matches!(&found.servers, Servers::Cluster { nodes } if nodes.len() == 2));
+    assert_eq!(redis("cluster = [\"a\"]").url, "redis://a:6379/0");
+
+    let files = "ca_file = \"tests/net/tls/ca.pem\"\ncert_file = \"tests/net/tls/leaf.pem\"\nkey_file = \"tests/net/tls/leaf.key\"";
+    let found = redis(&format!("cluster = [\"a\"]\ntls = true\n{files}"));
+    assert!(found.url.starts_with("rediss://") && found.ca_file.is_some());
+    assert!(found.cert_file.is_some() && found.key_file.is_some());
+}
+
+#[test]
 fn verification_keys_and_their_subject() {
     use crate::policy::subject::SubjectSpec;
     let text = format!(

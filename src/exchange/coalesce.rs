@@ -1,23 +1,44 @@
 //! Flights: one fetch for all who want the same thing at the same time.
 //!
+//! ```text
+//!  join ─┬─ nothing flies ───────────────────────────────► Lead
+//!        ├─ a flight in the air that may answer this ─────► Aboard: wait for its landing
+//!        ├─ one that a purge has voided, a lease is held ─► Lead: nobody need wait for what is void
+//!        └─ one of which nobody here can tell ────────────► Aboard the *next* flight: it takes off when this one
+//!                                                           has landed; its first passenger leads
+//! ```
+//!
+//! Two things prove that a flight shows everything a passenger may know of (DESIGN §4.4):
+//!
+//! - **Order.** It took off after the passenger had arrived. Whatever was answered before that arrival was done at the
+//!   backend before the fetch asked. This needs neither lease nor marks.
+//! - **Knowledge.** A lease valid at the passenger's arrival, and marks under which the flight is live: the marks then
+//!   hold every mutation that was answered before the arrival. The lease is looked at first.
+//!
 //! Invariants:
-//! - At most one flight per key is on the board; whoever boards an empty key leads.
+//! - Per key at most one flight on the board is in the air, and at most one waits for it; only where a lease tells that
+//!   the one in the air is void does another take its place before it has landed.
 //! - A flight belongs to its fetch task, not to the client that began it.
-//! - However the task ends (also by panic or abort), its flight ends: a dropped [`Lead`] is `Dropped`.
-//! - A flight whose stamp a purge has voided takes nobody aboard any more: an arrival after the purge was answered
-//!   must not get what was fetched before it. What its response's own tags add is checked at the end, by the follower.
+//! - However the task ends (also by panic or abort), its flight ends: a dropped [`Lead`] is `Dropped`, and the next
+//!   flight is cleared.
+//! - A flight that waits without passengers is on no board.
+//! - Stamp, tags and moment of take-off are taken under the board's lock, in this order, and before the first byte goes
+//!   upstream. Stamp before tags: tags hashed by a secret of a later epoch then belong to a void stamp. The moment last:
+//!   any order before the first byte is safe, and the later it is, the more arrivals it can be shown to come after.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
-use parking_lot::Mutex;
-use tokio::sync::watch;
+use parking_lot::{Mutex, MutexGuard};
+use tokio::sync::{Semaphore, watch};
 
 use super::answer::Failure;
-use crate::coherence::{Coherence, Liveness, Stamp};
+use crate::coherence::{Coherence, Liveness, Stamp, Void};
 use crate::policy::key::CacheKey;
 use crate::policy::tags::Tag;
 use crate::store::Entry;
+use crate::time::Clock;
 
 const SHARDS: usize = 64;
 
@@ -36,18 +57,39 @@ pub(crate) enum Landing {
     Dropped,
 }
 
-/// One fetch under way.
+/// One fetch, waiting or under way.
 #[derive(Debug)]
 pub(crate) struct Flight {
+    /// Set when it takes off.
+    departure: OnceLock<Departure>,
+    /// Holds one permit while it may take off and nobody has taken the lead. First come, first served; who leaves
+    /// hands it on.
+    cleared: Semaphore,
+    landing: watch::Sender<Option<Landing>>,
+}
+
+/// What is known of a fetch before its first byte goes upstream.
+#[derive(Debug)]
+struct Departure {
     stamp: Stamp,
+    /// Those known from the request alone.
     tags: Vec<Tag>,
-    landing: watch::Receiver<Option<Landing>>,
+    /// On `Clock::elapsed`.
+    began: Duration,
 }
 
 impl Flight {
+    fn new() -> Arc<Flight> {
+        Arc::new(Flight {
+            departure: OnceLock::new(),
+            cleared: Semaphore::new(0),
+            landing: watch::Sender::new(None),
+        })
+    }
+
     /// Waits for the end.
     pub(crate) async fn landed(&self) -> Landing {
-        let mut landing = self.landing.clone();
+        let mut landing = self.landing.subscribe();
         match landing.wait_for(Option::is_some).await {
             Ok(end) => end.clone().unwrap_or(Landing::Dropped),
             Err(_) => Landing::Dropped,
@@ -59,72 +101,235 @@ impl Flight {
 pub(crate) enum Seat {
     /// The caller fetches.
     Lead(Lead),
-    /// Somebody else does.
-    Follow(Arc<Flight>),
+    /// Somebody else does; or the caller, when its turn comes.
+    Aboard(Passenger),
 }
 
 /// The leader's duty to end the flight.
+#[derive(Debug)]
 pub(crate) struct Lead {
     /// Where others can join it; `None` = nobody can.
     board: Option<(Arc<Board>, CacheKey)>,
     flight: Arc<Flight>,
-    landing: watch::Sender<Option<Landing>>,
+    stamp: Stamp,
+    began: Duration,
 }
 
-/// All flights under way.
+/// Somebody who waits.
+pub(crate) struct Passenger {
+    flight: Arc<Flight>,
+    /// It takes off, or took off, after this passenger had arrived.
+    after_arrival: bool,
+    /// Where it waits for its flight to take off.
+    waits_at: Option<(Arc<Board>, CacheKey)>,
+}
+
+/// How a passenger's wait ended.
+pub(crate) enum Arrival {
+    /// With the flight.
+    Landed(Landing),
+    /// The flight is cleared, and this passenger leads it.
+    Leads(Lead),
+}
+
+/// All flights.
 #[derive(Debug)]
 pub(crate) struct Board {
-    shards: Vec<Mutex<HashMap<CacheKey, Arc<Flight>>>>,
+    clock: Clock,
+    shards: Vec<Mutex<Shard>>,
+}
+
+type Shard = HashMap<CacheKey, Gate>;
+
+/// One key's flights.
+#[derive(Debug, Default)]
+struct Gate {
+    /// In the air.
+    flying: Option<Arc<Flight>>,
+    /// Takes off when that has landed. Its passengers sat down before, so order is on their side.
+    next: Option<Next>,
+}
+
+#[derive(Debug)]
+struct Next {
+    flight: Arc<Flight>,
+    /// Passengers aboard, at least one.
+    seats: usize,
 }
 
 impl Board {
-    pub(crate) fn new() -> Arc<Board> {
-        Arc::new(Board { shards: (0..SHARDS).map(|_| Mutex::default()).collect() })
+    pub(crate) fn new(clock: Clock) -> Arc<Board> {
+        Arc::new(Board { clock, shards: (0..SHARDS).map(|_| Mutex::default()).collect() })
     }
 
-    /// Joins the flight under `key`, or begins one. `tags` are those known from the request alone.
+    /// Joins a flight under `key`, or begins one, for a request that arrived at `arrived` (on `Clock::elapsed`).
+    /// `tags` are those known from the request alone.
     pub(crate) fn join(
+        self: &Arc<Self>,
+        key: CacheKey,
+        arrived: Duration,
+        tags: impl FnOnce() -> Vec<Tag>,
+        coherence: &Coherence,
+    ) -> Seat {
+        let mut shard = self.shard(&key);
+        let gate = shard.get(&key);
+        let departed =
+            gate.and_then(|gate| gate.flying.as_ref()).and_then(|f| f.departure.get().zip(Some(f)));
+        match departed {
+            Some((departure, flight)) => {
+                // Two equal readings tell no order.
+                let after_arrival = departure.began > arrived;
+                match coherence.reusable(&departure.stamp, &departure.tags, arrived) {
+                    liveness if after_arrival || liveness == Liveness::Live => {
+                        let flight = Arc::clone(flight);
+                        return Seat::Aboard(Passenger { flight, after_arrival, waits_at: None });
+                    }
+                    Liveness::Void(Void::Lease) => return Seat::Aboard(self.sit_down(&mut shard, key)),
+                    // A lease is held, and the flight is void: it can be of no use to any later arrival either.
+                    _ => {}
+                }
+            }
+            None if gate.is_some_and(|gate| gate.next.is_some()) => {
+                // Cleared, and about to take off.
+                return Seat::Aboard(self.sit_down(&mut shard, key));
+            }
+            None => {}
+        }
+        Seat::Lead(self.take_off(&mut shard, key, tags, coherence))
+    }
+
+    /// Begins a flight under `key`, unless there is one already.
+    pub(crate) fn begin(
         self: &Arc<Self>,
         key: CacheKey,
         tags: impl FnOnce() -> Vec<Tag>,
         coherence: &Coherence,
-    ) -> Seat {
-        let mut shard = self.shard(&key).lock();
-        if let Some(flight) = shard.get(&key)
-            && coherence.liveness(&flight.stamp, &flight.tags) == Liveness::Live
-        {
-            return Seat::Follow(Arc::clone(flight));
+    ) -> Option<Lead> {
+        let mut shard = self.shard(&key);
+        (!shard.contains_key(&key)).then(|| self.take_off(&mut shard, key, tags, coherence))
+    }
+
+    fn shard(&self, key: &CacheKey) -> MutexGuard<'_, Shard> {
+        self.shards[usize::from(key.0[0]) % SHARDS].lock()
+    }
+
+    /// A seat on the next flight.
+    fn sit_down(self: &Arc<Self>, shard: &mut Shard, key: CacheKey) -> Passenger {
+        let next = &mut shard.entry(key).or_default().next;
+        let next = next.get_or_insert_with(|| Next { flight: Flight::new(), seats: 0 });
+        next.seats += 1;
+        let flight = Arc::clone(&next.flight);
+        Passenger { flight, after_arrival: true, waits_at: Some((Arc::clone(self), key)) }
+    }
+
+    /// The flight that waits, or else a new one, takes the place of the one in the air, if there is one.
+    fn take_off(
+        self: &Arc<Self>,
+        shard: &mut Shard,
+        key: CacheKey,
+        tags: impl FnOnce() -> Vec<Tag>,
+        coherence: &Coherence,
+    ) -> Lead {
+        let departure = self.departure(tags, coherence);
+        let gate = shard.entry(key).or_default();
+        let flight = gate.next.take().map_or_else(Flight::new, |next| next.flight);
+        gate.flying = Some(Arc::clone(&flight));
+        Lead::new(Some((Arc::clone(self), key)), flight, departure)
+    }
+
+    fn departure(&self, tags: impl FnOnce() -> Vec<Tag>, coherence: &Coherence) -> Departure {
+        let stamp = coherence.sample();
+        let tags = tags();
+        Departure { stamp, tags, began: self.clock.elapsed() }
+    }
+
+    /// A fetch that nobody can join.
+    pub(crate) fn alone(&self, coherence: &Coherence) -> Lead {
+        Lead::new(None, Flight::new(), self.departure(Vec::new, coherence))
+    }
+
+    /// A flight has landed: the one that waits for it is cleared.
+    fn clear(&self, key: &CacheKey, landed: &Arc<Flight>) {
+        let mut shard = self.shard(key);
+        let Some(gate) = shard.get_mut(key) else { return };
+        // A voided flight may already have been replaced by its successor.
+        if gate.flying.as_ref().is_some_and(|flying| Arc::ptr_eq(flying, landed)) {
+            gate.flying = None;
+            match &gate.next {
+                Some(next) => next.flight.cleared.add_permits(1),
+                None => drop(shard.remove(key)),
+            }
         }
-        let mut lead = Lead::new(coherence.sample(), tags());
-        lead.board = Some((Arc::clone(self), key));
-        shard.insert(key, Arc::clone(&lead.flight));
-        Seat::Lead(lead)
     }
 
-    /// Whether somebody is fetching this already.
-    pub(crate) fn is_flying(&self, key: &CacheKey) -> bool {
-        self.shard(key).lock().contains_key(key)
+    /// A passenger has got up from its seat on a flight that waits.
+    fn leave(&self, key: &CacheKey, left: &Arc<Flight>) {
+        let mut shard = self.shard(key);
+        let Some(gate) = shard.get_mut(key) else { return };
+        let Some(next) = gate.next.as_mut().filter(|next| Arc::ptr_eq(&next.flight, left)) else { return };
+        next.seats -= 1;
+        if next.seats == 0 {
+            gate.next = None;
+            if gate.flying.is_none() {
+                shard.remove(key);
+            }
+        }
+    }
+}
+
+impl Passenger {
+    /// Whether the flight takes off, or took off, after this passenger had arrived: then its result needs no other
+    /// proof.
+    pub(crate) fn after_arrival(&self) -> bool {
+        self.after_arrival
     }
 
-    fn shard(&self, key: &CacheKey) -> &Mutex<HashMap<CacheKey, Arc<Flight>>> {
-        &self.shards[usize::from(key.0[0]) % SHARDS]
+    /// Waits for the landing, or to lead. Dropped, it gives its place up.
+    pub(crate) async fn fly(mut self, tags: impl FnOnce() -> Vec<Tag>, coherence: &Coherence) -> Arrival {
+        let flight = Arc::clone(&self.flight);
+        tokio::select! {
+            biased;
+            landing = flight.landed() => Arrival::Landed(landing),
+            // Never closed; and only a flight that waits is ever cleared.
+            Ok(permit) = flight.cleared.acquire() => {
+                permit.forget();
+                match self.waits_at.take() {
+                    Some((board, key)) => {
+                        let mut shard = board.shard(&key);
+                        Arrival::Leads(board.take_off(&mut shard, key, tags, coherence))
+                    }
+                    None => Arrival::Landed(Landing::Dropped),
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Passenger {
+    fn drop(&mut self) {
+        if let Some((board, key)) = self.waits_at.take() {
+            board.leave(&key, &self.flight);
+        }
     }
 }
 
 impl Lead {
-    /// A fetch that nobody can join.
-    pub(crate) fn alone(coherence: &Coherence) -> Lead {
-        Lead::new(coherence.sample(), Vec::new())
-    }
-
-    fn new(stamp: Stamp, tags: Vec<Tag>) -> Lead {
-        let (landing, receiver) = watch::channel(None);
-        Lead { board: None, flight: Arc::new(Flight { stamp, tags, landing: receiver }), landing }
+    fn new(board: Option<(Arc<Board>, CacheKey)>, flight: Arc<Flight>, departure: Departure) -> Lead {
+        let (stamp, began) = (departure.stamp, departure.began);
+        // A flight takes off once: it is off the waiting place before anybody else can see it.
+        let _ = flight.departure.set(departure);
+        Lead { board, flight, stamp, began }
     }
 
     /// Sampled before the fetch goes upstream.
     pub(crate) fn stamp(&self) -> Stamp {
-        self.flight.stamp
+        self.stamp
+    }
+
+    /// When it took off, on `Clock::elapsed`: everybody who may take its result on the strength of order had arrived
+    /// by then.
+    pub(crate) fn began(&self) -> Duration {
+        self.began
     }
 
     /// The key by which others can join it; `None` = nobody can.
@@ -137,16 +342,12 @@ impl Lead {
         Arc::clone(&self.flight)
     }
 
-    /// Ends the flight. Later arrivals begin the next one.
+    /// Ends the flight. Later arrivals board the next one.
     pub(crate) fn land(&mut self, landing: Landing) {
         if let Some((board, key)) = self.board.take() {
-            let mut shard = board.shard(&key).lock();
-            // A voided flight may already have been replaced by its successor.
-            if shard.get(&key).is_some_and(|f| Arc::ptr_eq(f, &self.flight)) {
-                shard.remove(&key);
-            }
+            board.clear(&key, &self.flight);
         }
-        self.landing.send_if_modified(|end| {
+        self.flight.landing.send_if_modified(|end| {
             let first = end.is_none();
             if first {
                 *end = Some(landing);
@@ -163,20 +364,4 @@ impl Drop for Lead {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::coherence::Epoch;
-
-    #[tokio::test]
-    async fn a_flight_whose_task_vanishes_ends_and_leaves_the_board() {
-        let (board, key) = (Board::new(), CacheKey([1; 32]));
-        let coherence = Coherence::new(Epoch(1), [7; 32], 10, 16);
-        let Seat::Lead(lead) = board.join(key, Vec::new, &coherence) else { panic!("nobody else leads") };
-        let Seat::Follow(flight) = board.join(key, Vec::new, &coherence) else { panic!("somebody leads") };
-        assert!(board.is_flying(&key));
-        drop(lead);
-        assert!(matches!(flight.landed().await, Landing::Dropped));
-        assert!(!board.is_flying(&key));
-        assert!(matches!(board.join(key, Vec::new, &coherence), Seat::Lead(_)));
-    }
-}
+mod tests;

@@ -93,10 +93,14 @@ impl Fetch {
     }
 
     /// A purge may have come between the look-up and the stamp: what came before the stamp must count here, as what
-    /// comes after it voids the stamp. And where there is nothing to ask, no 304 can be the answer.
+    /// comes after it voids the stamp. It is judged as of the take-off, not of the leader's arrival: whoever arrives in
+    /// between may take the result on the strength of order alone, and may know of what was answered in between. Without
+    /// a lease then, nobody here does, and only an `ETag` may vouch. And where there is nothing to ask, no 304 can be the
+    /// answer.
     fn doubt_validator(&mut self) {
+        let began = self.lead.began();
         if let Some(Validator { entry, purged }) = &mut self.validator {
-            let liveness = self.exchange.store.coherence().liveness(&entry.stamp, &entry.tags);
+            let liveness = self.exchange.store.coherence().reusable(&entry.stamp, &entry.tags, began);
             *purged |= liveness != Liveness::Live;
             if conditional_fields(&entry.response, *purged).is_empty() {
                 self.validator = None;

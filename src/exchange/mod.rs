@@ -4,7 +4,7 @@
 //! handle ─► choose ─┬─► pass     no route, uncacheable, upgrade: streamed both ways, untouched
 //!                   ├─► read     identify ─► look up ─► reuse ─┬─► deliver
 //!                   │                                          └─► join a flight ─► fetch ─► deliver
-//!                   └─► mutate   forward ─► purge ─► deliver
+//!                   └─► mutate   intend ─► forward ─► purge ─► deliver
 //! ```
 //!
 //! Every way returns an `Answer`; `handle` alone turns it into `Cache-Status`, metrics and an access line, so
@@ -123,6 +123,7 @@ impl Exchange {
     /// Puts it together.
     pub fn new(parts: Parts) -> Arc<Exchange> {
         let via = forwarded::via(http::Version::HTTP_11, &parts.config.name);
+        let board = Board::new(parts.clock.clone());
         Arc::new(Exchange {
             via,
             policy: parts.policy,
@@ -135,7 +136,7 @@ impl Exchange {
             metrics: parts.metrics,
             access: parts.access,
             ready: parts.ready,
-            board: Board::new(),
+            board,
             hit_for_miss: quick_cache::sync::Cache::new(HIT_FOR_MISS_KEYS),
             filling: Arc::default(),
             tasks: TaskTracker::new(),

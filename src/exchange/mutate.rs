@@ -1,21 +1,38 @@
-//! A mutation: forward, purge what it makes untrue, then answer (DESIGN §4.4).
+//! A mutation: say that it is coming, forward it, purge what it makes untrue, then answer (DESIGN §4.4).
+//!
+//! ```text
+//!  intend ─┬─ refused ───────────────────────────────────────────────────────────────► 503, nothing was sent
+//!          └─► forward ─┬─ never sent, or plainly refused ─► withdraw ───────────────► the answer
+//!                       └─ anything else, nothing, a panic ─► publish ─┬─ everywhere ─► the answer
+//!                                                                      ├─ owed ───────► the answer
+//!                                                                      └─ unconfirmed ► 504
+//! ```
 //!
 //! Invariants:
 //! - The whole of it runs in a task that no client can cancel; shutdown waits for it.
-//! - The answer leaves only after the purge has been applied here (and appended to the log, or owed to it).
-//! - An unknown outcome (timeout, 5xx, a broken connection) purges like a success, with unknown values widened to
-//!   their family. Only a plain refusal of the sole attempt purges nothing.
+//! - Before the first byte goes upstream the log knows the widest that this mutation may purge: should this process end,
+//!   whoever evicts it purges that.
+//! - The answer leaves only after the purge has reached everybody, or is in force here and owed to the log.
+//! - An unknown outcome (timeout, 5xx, a broken connection, a panic) purges like a success, with unknown values widened
+//!   to their family. Only a plain refusal of the sole attempt purges nothing.
+//!
+//! What it lacks: the paths that `Location` and `Content-Location` of an answer name that never came. They are no family
+//! that could be named instead.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response, StatusCode, header, response};
+use futures_util::FutureExt;
+use futures_util::future::join;
+use http::{HeaderMap, Request, Response, StatusCode, header, request, response};
 use serde_json::Value;
 
 use super::answer::{Answer, Failure};
 use super::buffer::{Buffered, Capture, capturing, read_up_to};
 use super::fetch::{is_event_stream, within};
+use super::problem::problem;
 use super::upgrade::Wish;
 use super::{Exchange, Inbound};
 use crate::body::Body;
@@ -26,6 +43,7 @@ use crate::policy::path::{self, PathParams};
 use crate::policy::query::QueryRules;
 use crate::policy::tags::{Facts, Json, PurgeRule, TagSet, TagTemplate};
 use crate::semantics::cache_status::{Forward, Outcome};
+use crate::store::{Intent, Reach};
 
 const LOST: Failure = Failure {
     status: StatusCode::BAD_GATEWAY,
@@ -33,21 +51,54 @@ const LOST: Failure = Failure {
     detail: "The request ended without a result; it may or may not have been carried out.",
 };
 
+const UNCONFIRMED: Failure = Failure {
+    status: StatusCode::GATEWAY_TIMEOUT,
+    token: "purge-unconfirmed",
+    detail: "The request was carried out, or may have been, but the purge that follows it could not be confirmed: \
+             others may still be answered with older data.",
+};
+
 /// What of a mutation outlives its forwarding.
 struct Mutation {
     policy: Arc<Policy>,
-    parts: http::request::Parts,
+    parts: request::Parts,
     host: String,
     path: String,
     query: String,
     captured: Option<Capture>,
+    /// Tags are read from the response's content.
+    needs_response: bool,
+}
+
+/// A mutation on its way to the backend.
+struct Outbound {
+    request: Request<Body>,
+    wish: Wish,
+}
+
+/// What the backend made of it.
+struct Carried {
+    answer: Result<Response<Body>, Failure>,
+    /// What to publish; `None` = nothing was done.
+    purges: Option<Purges>,
+    first_byte: Duration,
+}
+
+/// One or two events: what becomes void, and what becomes stale.
+struct Purges {
+    first: Option<Event>,
+    last: Event,
 }
 
 /// A response's share in the tags.
+#[derive(Clone, Copy)]
 struct Said<'a> {
     headers: Option<&'a HeaderMap>,
     json: Option<&'a Value>,
 }
+
+/// No response, or none that could be read.
+const NOTHING: Said<'_> = Said { headers: None, json: None };
 
 impl Exchange {
     /// Forwards an unsafe request and purges what its rules (and RFC 9111 §4.4) name.
@@ -64,6 +115,38 @@ impl Exchange {
     }
 
     async fn carry_out(self: &Arc<Self>, inbound: Inbound) -> Answer {
+        let (mutation, outbound) = self.prepare(inbound);
+        let asked = self.clock.elapsed();
+        let intended = self.store.intend(self.widest(&mutation)).await;
+        let mut waited = self.clock.elapsed().saturating_sub(asked);
+        let Ok(intent) = intended else {
+            self.metrics.mutation_wait(waited);
+            return refused_unreachable();
+        };
+        // A defect here must not keep what the backend may have done from being purged.
+        let forwarded = AssertUnwindSafe(self.forward(&mutation, outbound)).catch_unwind().await;
+        let outcome = forwarded.unwrap_or_else(|_| {
+            tracing::error!(
+                path = mutation.path,
+                "a mutation failed within Weir: everything it may concern is purged"
+            );
+            let purges = Some(Purges { first: None, last: self.widest(&mutation) });
+            Carried { answer: Err(LOST), purges, first_byte: Duration::ZERO }
+        });
+        let came = self.clock.elapsed();
+        let reach = match outcome.purges {
+            Some(purges) => Some(self.purge(purges, intent).await),
+            None => {
+                self.store.withdraw(intent);
+                None
+            }
+        };
+        waited += self.clock.elapsed().saturating_sub(came);
+        self.metrics.mutation_wait(waited);
+        concluded(outcome.answer, reach).after(outcome.first_byte)
+    }
+
+    fn prepare(&self, inbound: Inbound) -> (Mutation, Outbound) {
         let Inbound { mut parts, mut body, peer, host, .. } = inbound;
         let policy = Arc::clone(&self.policy);
         let rules = policy.tags.matching(&parts, &host);
@@ -78,11 +161,12 @@ impl Exchange {
         }
         let wish = Wish::take(&mut parts);
         let mutation = Mutation {
-            policy: Arc::clone(&policy),
+            policy,
             host,
             path: path::normalise(parts.uri.path()).unwrap_or_else(|_| parts.uri.path().to_owned()),
             query: QueryRules::default().normalise(parts.uri.query()),
             captured,
+            needs_response,
             parts: parts.clone(),
         };
         self.make_forwardable(&mut parts, peer);
@@ -91,45 +175,45 @@ impl Exchange {
             // Tags are read from the content, so it must come uncoded.
             parts.headers.remove(header::ACCEPT_ENCODING);
         }
-        let sent = self.clock.elapsed();
-        let result = self.upstream.send(Request::from_parts(parts, body)).await;
-        let first_byte = self.clock.elapsed().saturating_sub(sent);
-        self.metrics.upstream(result.as_ref().ok().map(|r| r.status().as_u16()), first_byte);
-        let answer = match result {
-            Ok(response) => self.answered(&mutation, response, needs_response, wish).await,
-            Err(error) => {
-                let failure = Failure::of(&error, &mutation.parts.method, &mutation.path);
-                if !error.never_sent() {
-                    self.purge(&mutation, &Said { headers: None, json: None }).await;
-                }
-                Answer::failed(&failure, Forward::Method)
-            }
-        };
-        answer.after(first_byte)
+        (mutation, Outbound { request: Request::from_parts(parts, body), wish })
     }
 
-    /// The backend answered: purge unless it plainly refused, then pass the answer on.
-    async fn answered(
+    async fn forward(&self, mutation: &Mutation, outbound: Outbound) -> Carried {
+        let Outbound { request, wish } = outbound;
+        let sent = self.clock.elapsed();
+        let result = self.upstream.send(request).await;
+        let first_byte = self.clock.elapsed().saturating_sub(sent);
+        self.metrics.upstream(result.as_ref().ok().map(|r| r.status().as_u16()), first_byte);
+        match result {
+            Ok(response) => {
+                let (response, purges) = self.read_answer(mutation, response).await;
+                Carried { answer: self.passed_on(response, wish), purges, first_byte }
+            }
+            Err(error) => {
+                let failure = Failure::of(&error, &mutation.parts.method, &mutation.path);
+                let purges = (!error.never_sent()).then(|| self.purges(mutation, NOTHING));
+                Carried { answer: Err(failure), purges, first_byte }
+            }
+        }
+    }
+
+    /// The backend answered: what is to be purged, unless it plainly refused; and the answer, intact.
+    async fn read_answer(
         &self,
         mutation: &Mutation,
         response: Response<Body>,
-        needs_response: bool,
-        wish: Wish,
-    ) -> Answer {
+    ) -> (Response<Body>, Option<Purges>) {
+        if is_refusal(response.status()) {
+            return (response, None);
+        }
         let (head, mut body) = response.into_parts();
-        let mut detail = "refused";
-        if !is_refusal(head.status) {
-            let mut json = None;
-            if needs_response {
-                (body, json) = self.look_into(&head, body).await;
-            }
-            let said = Said { headers: Some(&head.headers), json: json.as_ref() };
-            detail = if self.purge(mutation, &said).await { "purged" } else { "purge-owed" };
+        let mut json = None;
+        if mutation.needs_response {
+            (body, json) = self.look_into(&head, body).await;
         }
-        match self.passed_on(Response::from_parts(head, body), wish) {
-            Ok(response) => Answer::forwarded(response, Outcome::Mutation, Forward::Method, Some(detail)),
-            Err(failure) => Answer::failed(&failure, Forward::Method),
-        }
+        let said = Said { headers: Some(&head.headers), json: json.as_ref() };
+        let purges = self.purges(mutation, said);
+        (Response::from_parts(head, body), Some(purges))
     }
 
     /// The response's content as JSON, if it is that, whole and within the limit; and the content itself, intact.
@@ -146,45 +230,139 @@ impl Exchange {
         }
     }
 
-    /// Publishes the purge; true = it is in the log.
-    async fn purge(&self, mutation: &Mutation, said: &Said<'_>) -> bool {
-        let view = self.store.coherence().view().clone();
-        let set = self.tags(mutation, said, &view.secret);
-        tracing::debug!(method = %mutation.parts.method, path = mutation.path, tags = ?set.names, "purge");
-        let event = Event {
-            kind: EventKind::Purge,
-            tags: set.tags,
-            hashed_with: view.secret_id,
-            rules: mutation.policy.tags.fingerprint,
-            ..Event::default()
-        };
-        let mut event = event;
-        let rules = mutation.policy.tags.matching(&mutation.parts, &mutation.host);
-        let settle = rules.iter().map(|(rule, _)| rule.settle).max().unwrap_or_default();
-        drop(rules);
-        if !settle.is_zero() {
-            event.settle = Settle::For(u64::try_from(settle.as_millis()).unwrap_or(u64::MAX));
+    /// Publishes, the last in fulfilment of `intent`; returns what the least fortunate has come to.
+    async fn purge(&self, purges: Purges, intent: Intent) -> Reach {
+        let last = self.store.publish(purges.last, Some(intent));
+        let Some(first) = purges.first else { return last.await.reach };
+        // Side by side, so that they wait once. The first is asked first, hence queued first: should this process end
+        // between them, the intent is still there.
+        let (first, last) = join(self.store.publish(first, None), last).await;
+        match (first.reach, last.reach) {
+            (Reach::Everywhere, reach) | (reach, Reach::Everywhere) => reach,
+            (Reach::Unconfirmed, _) | (_, Reach::Unconfirmed) => Reach::Unconfirmed,
+            (Reach::Owed, Reach::Owed) => Reach::Owed,
         }
-        !self.store.publish(event, None).await.is_owed()
     }
 
-    fn tags(&self, mutation: &Mutation, said: &Said<'_>, secret: &[u8; 32]) -> TagSet {
-        let plan = &mutation.policy.tags;
-        let rules: Vec<(&PurgeRule, PathParams)> = plan.matching(&mutation.parts, &mutation.host);
+    /// What the request's head lets this mutation purge at the most, as one event: nothing that its bodies would tell is
+    /// known yet, so each such value stands for its family.
+    fn widest(&self, mutation: &Mutation) -> Event {
+        let rules = mutation.rules();
+        let view = self.store.coherence().view().clone();
+        let set = self.tags(mutation, &rules, Json::Unknown, NOTHING, &view.secret);
+        // A purge covers what a soft one would do.
+        let kind = if all_soft(&rules) { EventKind::Soft } else { EventKind::Purge };
+        mutation.event(kind, set, &rules, view.secret_id)
+    }
+
+    /// What it purges, from all that request and response tell: rules that are `soft` make stale, all others void, and so
+    /// does its own URI unless every rule that matches is soft.
+    fn purges(&self, mutation: &Mutation, said: Said<'_>) -> Purges {
+        let view = self.store.coherence().view().clone();
         let sent: Option<Bytes> = mutation.captured.as_ref().and_then(Capture::whole);
         let request = sent.and_then(|b| within(&b, self.config.max_tag_body));
-        let none = PathParams::default();
-        let facts = Facts {
-            params: &none,
-            path: &mutation.path,
-            query: &mutation.query,
-            headers: &mutation.parts.headers,
+        let request = request.as_ref().map_or(Json::Unknown, Json::Known);
+        let rules = mutation.rules();
+        let event = |kind, set| mutation.event(kind, set, &rules, view.secret_id);
+        if all_soft(&rules) {
+            let set = self.tags(mutation, &rules, request, said, &view.secret);
+            return Purges { first: None, last: event(EventKind::Soft, set) };
+        }
+        let (soft, hard): (Vec<_>, Vec<_>) = rules.iter().cloned().partition(|(rule, _)| rule.soft);
+        let purge = event(EventKind::Purge, self.tags(mutation, &hard, request, said, &view.secret));
+        if soft.is_empty() {
+            return Purges { first: None, last: purge };
+        }
+        let facts = mutation.facts(request, said);
+        let plan = &mutation.policy.tags;
+        let set = plan.rule_tags(&view.secret, &soft, &facts, &self.keys.load(), self.clock.now());
+        Purges { first: Some(purge), last: event(EventKind::Soft, set) }
+    }
+
+    /// The mutation's own URI, what the response's fields name, and what `rules` name.
+    fn tags(
+        &self,
+        mutation: &Mutation,
+        rules: &[(&PurgeRule, PathParams)],
+        request: Json<'_>,
+        said: Said<'_>,
+        secret: &[u8; 32],
+    ) -> TagSet {
+        let (plan, keys, now) = (&mutation.policy.tags, self.keys.load(), self.clock.now());
+        let facts = mutation.facts(request, said);
+        plan.mutation_tags(secret, rules, &facts, &mutation.host, said.headers, &keys, now)
+    }
+}
+
+/// Captures of no template.
+static NO_PARAMS: std::sync::LazyLock<PathParams> = std::sync::LazyLock::new(PathParams::default);
+
+impl Mutation {
+    fn rules(&self) -> Vec<(&PurgeRule, PathParams)> {
+        self.policy.tags.matching(&self.parts, &self.host)
+    }
+
+    fn facts<'a>(&'a self, request: Json<'a>, said: Said<'a>) -> Facts<'a> {
+        Facts {
+            params: &NO_PARAMS,
+            path: &self.path,
+            query: &self.query,
+            headers: &self.parts.headers,
             subject: None,
-            request: request.as_ref().map_or(Json::Unknown, Json::Known),
+            request,
             response: said.json.map_or(Json::Unknown, Json::Known),
+        }
+    }
+
+    /// The event that names `set`; what `rules` ask for beside their tags goes with it.
+    fn event(
+        &self,
+        kind: EventKind,
+        set: TagSet,
+        rules: &[(&PurgeRule, PathParams)],
+        hashed_with: u64,
+    ) -> Event {
+        tracing::debug!(method = %self.parts.method, path = self.path, ?kind, tags = ?set.names, "purge");
+        let settle = rules.iter().map(|(rule, _)| rule.settle).max().unwrap_or_default();
+        let settle = match settle.is_zero() {
+            true => Settle::AtOnce,
+            false => Settle::For(u64::try_from(settle.as_millis()).unwrap_or(u64::MAX)),
         };
-        let keys = self.keys.load();
-        plan.mutation_tags(secret, &rules, &facts, &mutation.host, said.headers, &keys, self.clock.now())
+        let rules = self.policy.tags.fingerprint;
+        Event { kind, tags: set.tags, hashed_with, rules, settle, ..Event::default() }
+    }
+}
+
+fn all_soft(rules: &[(&PurgeRule, PathParams)]) -> bool {
+    !rules.is_empty() && rules.iter().all(|(rule, _)| rule.soft)
+}
+
+/// The log cannot be reached, and the operator wants mutations refused then: nothing went forward.
+fn refused_unreachable() -> Answer {
+    let response = problem(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "purge-log-unreachable",
+        "The request was not carried out: the log that tells other instances what it makes untrue cannot be reached.",
+    );
+    let mut answer =
+        Answer::forwarded(response, Outcome::Error, Forward::Method, Some("refused-unreachable"));
+    answer.status.forward = None;
+    answer
+}
+
+/// The backend's answer, or in its place what is to be said about the purge. `reach`: `None` = there was nothing to
+/// purge.
+fn concluded(answer: Result<Response<Body>, Failure>, reach: Option<Reach>) -> Answer {
+    let detail = match reach {
+        None => "refused",
+        Some(Reach::Everywhere) => "purged",
+        Some(Reach::Owed) => "purge-owed",
+        // An answer would say that everybody sees what was done.
+        Some(Reach::Unconfirmed) => return Answer::failed(&UNCONFIRMED, Forward::Method),
+    };
+    match answer {
+        Ok(response) => Answer::forwarded(response, Outcome::Mutation, Forward::Method, Some(detail)),
+        Err(failure) => Answer::failed(&failure, Forward::Method),
     }
 }
 

@@ -1,9 +1,14 @@
 //! A cacheable read: look up, reuse or join a flight, deliver.
 //!
+//! Every use of something stored or shared asks `Coherence::reusable`: whether this instance held its lease when the
+//! request arrived or later, and then whether the marks leave the thing alive. Without a lease nothing stored answers
+//! anybody (what has an `ETag` may be asked about), and a flight only those who had arrived before it took off.
+//!
 //! Invariants:
 //! - Between a liveness test and the answer built on it lies no await.
 //! - Every wait is followed by a new test: what was live before a wait may be purged after it.
-//! - A follower waits at most twice and no longer than the configured time; then it goes itself.
+//! - What a soft purge has made stale answers only where the route's stale windows allow it.
+//! - A follower waits at most twice, and no longer than the configured time in all; then it goes itself.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +16,7 @@ use std::time::Duration;
 use http::{HeaderMap, Method, Response, StatusCode, header, response};
 
 use super::answer::{Answer, Failure};
-use super::coalesce::{Flight, Landing, Lead, Seat};
+use super::coalesce::{Arrival, Flight, Landing, Lead, Passenger, Seat};
 use super::deliver::{deliver, not_modified};
 use super::fetch::{Arrived, Fetch, Validator, forbids_storing};
 use super::shared::Begun;
@@ -58,19 +63,40 @@ struct Need {
     detail: Option<&'static str>,
     /// What a 304 may vouch for.
     validator: Option<Validator>,
+    /// The stale response that might stand in for a failed fetch.
+    held: Option<Arc<Entry>>,
     /// The client insists on the upstream's own word.
     insists: bool,
 }
 
 impl Need {
     fn miss(forward: Forward, detail: Option<&'static str>) -> Need {
-        Need { forward, detail, validator: None, insists: false }
+        Need { forward, detail, validator: None, held: None, insists: false }
     }
 
-    /// The stale response that might stand in for a failed fetch.
-    fn held(&self) -> Option<&Arc<Entry>> {
-        self.validator.as_ref().filter(|v| !v.purged).map(|v| &v.entry)
+    /// What is void or cannot be proved: only its ETag may vouch for it, and it stands in for nothing.
+    fn voided(entry: Arc<Entry>, why: Void) -> Need {
+        let validator = Some(Validator { entry, purged: true });
+        Need { validator, ..Need::miss(Forward::Miss, Some(void_detail(why))) }
     }
+}
+
+/// What a request has spent on waiting for others.
+#[derive(Default)]
+struct Waits {
+    count: u32,
+    /// When the first began, on `Clock::elapsed`.
+    since: Option<Duration>,
+}
+
+/// How a wait for somebody else's fetch ended.
+enum Followed {
+    /// With an answer.
+    Answered(Answer),
+    /// It is this request's turn to fetch.
+    Leads(Lead),
+    /// Without either: look again.
+    Again,
 }
 
 impl Exchange {
@@ -92,7 +118,7 @@ impl Exchange {
     }
 
     async fn answer(self: &Arc<Self>, wanted: Arc<Wanted>) -> Answer {
-        let mut waits = 0;
+        let mut waits = Waits::default();
         loop {
             let need = match self.look_up(&wanted).await {
                 Next::Done(answer) => return answer,
@@ -101,23 +127,23 @@ impl Exchange {
             if let Some(answer) = self.not_for_the_store(&wanted, &need).await {
                 return answer;
             }
-            let seat = if waits >= WAITS || self.goes_alone(&wanted, &need) {
-                Seat::Lead(Lead::alone(self.store.coherence()))
+            let seat = if waits.count >= WAITS || self.goes_alone(&wanted, &need) {
+                Seat::Lead(self.board.alone(self.store.coherence()))
             } else {
                 self.board.join(
                     flight_key(&wanted, &need),
+                    wanted.arrived,
                     || wanted.request_tags(self),
                     self.store.coherence(),
                 )
             };
             match seat {
                 Seat::Lead(lead) => return self.lead(wanted, need, lead).await,
-                Seat::Follow(flight) => {
-                    waits += 1;
-                    if let Some(answer) = self.follow(&wanted, &need, &flight, &mut waits).await {
-                        return answer;
-                    }
-                }
+                Seat::Aboard(passenger) => match self.follow(&wanted, &need, passenger, &mut waits).await {
+                    Followed::Answered(answer) => return answer,
+                    Followed::Leads(lead) => return self.lead(wanted, need, lead).await,
+                    Followed::Again => {}
+                },
             }
         }
     }
@@ -131,15 +157,8 @@ impl Exchange {
         };
         match found {
             Lookup::Found(entry, tier) => self.reuse(wanted, entry, tier),
-            Lookup::Softened(entry, _) => {
-                let validator = Some(Validator { entry, purged: true });
-                Next::Forward(Need { validator, ..Need::miss(Forward::Stale, Some("purged")) })
-            }
-            Lookup::Voided(entry, why) => {
-                let validator = Some(Validator { entry, purged: true });
-                let need = Need::miss(Forward::Miss, Some(void_detail(why)));
-                Next::Forward(Need { validator, ..need })
-            }
+            Lookup::Softened(entry, _) => self.reuse_softened(wanted, entry),
+            Lookup::Voided(entry, why) => Next::Forward(Need::voided(entry, why)),
             Lookup::Absent(why) => Next::Forward(absent(why)),
         }
     }
@@ -152,7 +171,7 @@ impl Exchange {
             }
             Reuse::WhileRevalidate { age } => {
                 let answer = self.hit(wanted, &entry, age, Outcome::Stale, "stale-while-revalidate");
-                self.refresh(wanted, entry);
+                self.refresh(wanted, Validator { entry, purged: false });
                 Next::Done(answer)
             }
             Reuse::ClientAcceptsStale { age } => {
@@ -163,10 +182,33 @@ impl Exchange {
                     Validate::RequestAsks => (Forward::Request, true),
                     Validate::Stale | Validate::ResponseNoCache => (Forward::Stale, false),
                 };
+                let held = Some(Arc::clone(&entry));
                 let validator = Some(Validator { entry, purged: false });
-                Next::Forward(Need { insists, validator, ..Need::miss(forward, None) })
+                Next::Forward(Need { insists, validator, held, ..Need::miss(forward, None) })
             }
             Reuse::Gone => Next::Forward(Need::miss(Forward::Stale, None)),
+        }
+    }
+
+    /// What a soft purge has made stale, however fresh it is by its age. What it shows is out of date by the mutation's
+    /// own word, so only its `ETag` may vouch for it.
+    fn reuse_softened(self: &Arc<Self>, wanted: &Arc<Wanted>, entry: Arc<Entry>) -> Next {
+        let (headers, terms) = (&wanted.parts.headers, &wanted.terms);
+        match reuse::decide_stale(&entry.response, headers, self.clock.now(), terms) {
+            Reuse::WhileRevalidate { age } => {
+                let mut answer = self.hit(wanted, &entry, age, Outcome::Stale, "soft-purged");
+                // Nothing is left of its freshness.
+                answer.status.ttl = answer.status.ttl.map(|ttl| ttl.min(0));
+                self.refresh(wanted, Validator { entry, purged: true });
+                Next::Done(answer)
+            }
+            decided => {
+                let insists = decided == Reuse::MustValidate(Validate::RequestAsks);
+                let held = Some(Arc::clone(&entry));
+                let validator = Some(Validator { entry, purged: true });
+                let need = Need::miss(Forward::Stale, Some("soft-purged"));
+                Next::Forward(Need { insists, validator, held, ..need })
+            }
         }
     }
 
@@ -216,7 +258,7 @@ impl Exchange {
     }
 
     async fn lead(self: &Arc<Self>, wanted: Arc<Wanted>, need: Need, lead: Lead) -> Answer {
-        let (held, flight) = (need.held().cloned(), lead.flight());
+        let (held, flight) = (need.held.clone(), lead.flight());
         let fetch = Fetch {
             exchange: Arc::clone(self),
             wanted: Arc::clone(&wanted),
@@ -288,33 +330,48 @@ impl Exchange {
         streamed(wanted, need, head, body, stored)
     }
 
-    /// Waits for somebody else's fetch. `None` = look again.
-    async fn follow(&self, wanted: &Wanted, need: &Need, flight: &Flight, waits: &mut u32) -> Option<Answer> {
-        let landing = tokio::time::timeout(self.config.coalesce_timeout, flight.landed()).await;
-        match landing {
-            Ok(Landing::Stored(entry)) => self.share(wanted, need, &entry),
-            Ok(Landing::Found(entry)) => self.found_elsewhere(wanted, need.forward, &entry),
-            Ok(Landing::Failed(failure)) => {
-                if let Some(answer) = need.held().and_then(|entry| self.stand_in(wanted, entry)) {
-                    return Some(answer);
-                }
+    /// Waits for somebody else's fetch, or for the turn to lead one.
+    async fn follow(
+        &self,
+        wanted: &Wanted,
+        need: &Need,
+        passenger: Passenger,
+        waits: &mut Waits,
+    ) -> Followed {
+        waits.count += 1;
+        let now = self.clock.elapsed();
+        let since = *waits.since.get_or_insert(now);
+        let left = self.config.coalesce_timeout.saturating_sub(now.saturating_sub(since));
+        let after_arrival = passenger.after_arrival();
+        let flown = passenger.fly(|| wanted.request_tags(self), self.store.coherence());
+        let answer = match tokio::time::timeout(left, flown).await {
+            Ok(Arrival::Leads(lead)) => return Followed::Leads(lead),
+            Ok(Arrival::Landed(Landing::Stored(entry))) => self.share(wanted, need, &entry, after_arrival),
+            Ok(Arrival::Landed(Landing::Found(entry))) => self.found_elsewhere(wanted, need.forward, &entry),
+            Ok(Arrival::Landed(Landing::Failed(failure))) => {
+                let stand_in = need.held.as_ref().and_then(|entry| self.stand_in(wanted, entry));
                 // The first failure elects a new leader; a second is everybody's.
-                (*waits >= WAITS).then(|| Answer::failed(&failure, need.forward))
+                stand_in.or_else(|| (waits.count >= WAITS).then(|| Answer::failed(&failure, need.forward)))
             }
-            Ok(Landing::Dropped) => None,
-            Ok(Landing::NotShareable) | Err(_) => {
-                *waits = WAITS;
+            Ok(Arrival::Landed(Landing::Dropped)) => None,
+            Ok(Arrival::Landed(Landing::NotShareable)) | Err(_) => {
+                waits.count = WAITS;
                 None
             }
-        }
+        };
+        answer.map_or(Followed::Again, Followed::Answered)
     }
 
-    /// Takes another request's response, if it answers this one too: live after the wait, selected by these
-    /// fields, and reusable.
-    fn share(&self, wanted: &Wanted, need: &Need, entry: &Arc<Entry>) -> Option<Answer> {
+    /// Takes another request's response, if it answers this one too: provably not too old, selected by these fields,
+    /// and reusable.
+    ///
+    /// A fetch that began after this request had arrived is as good as its own would be. Of any other, this instance
+    /// must have held its lease at the arrival or later, and the entry must be live by its own tags, which are more than
+    /// the flight's were: the wait is over, and what purged it meanwhile may be what this client was told of before.
+    fn share(&self, wanted: &Wanted, need: &Need, entry: &Arc<Entry>, after_arrival: bool) -> Option<Answer> {
         let (headers, terms) = (&wanted.parts.headers, &wanted.terms);
-        let live = self.store.coherence().liveness(&entry.stamp, &entry.tags) == Liveness::Live;
-        if !live || entry.key != wanted.key || !entry.response.selecting.matches(headers) {
+        let proved = after_arrival || self.liveness(wanted, entry) == Liveness::Live;
+        if !proved || entry.key != wanted.key || !entry.response.selecting.matches(headers) {
             return None;
         }
         let Reuse::Fresh { age } = reuse::decide(&entry.response, headers, self.clock.now(), terms) else {
@@ -327,12 +384,21 @@ impl Exchange {
         Some(answer)
     }
 
-    /// A stale response in place of a failed fetch (RFC 5861 §4), if it is still live.
+    /// Whether this request may be answered with an entry: the lease at its arrival or later, then the marks.
+    fn liveness(&self, wanted: &Wanted, entry: &Entry) -> Liveness {
+        self.store.coherence().reusable(&entry.stamp, &entry.tags, wanted.arrived)
+    }
+
+    /// A stale response in place of a failed fetch (RFC 5861 §4), if it still may answer this request: a failure is no
+    /// reason to show what a purge has voided, nor what nobody here can prove.
     fn stand_in(&self, wanted: &Wanted, entry: &Arc<Entry>) -> Option<Answer> {
         let (headers, now) = (&wanted.parts.headers, self.clock.now());
-        let allowed = reuse::on_error(&entry.response, headers, now, &wanted.terms);
-        let live = self.store.coherence().liveness(&entry.stamp, &entry.tags) == Liveness::Live;
-        (allowed && live).then(|| {
+        let allowed = match self.liveness(wanted, entry) {
+            Liveness::Live => reuse::on_error(&entry.response, headers, now, &wanted.terms),
+            Liveness::Stale => reuse::on_error_stale(&entry.response, headers, now, &wanted.terms),
+            Liveness::Void(_) => false,
+        };
+        allowed.then(|| {
             self.hit(wanted, entry, entry.response.current_age(now), Outcome::Stale, "stale-if-error")
         })
     }
@@ -357,17 +423,13 @@ impl Exchange {
     }
 
     /// Refreshes a stale entry behind the answer, unless somebody does already.
-    fn refresh(self: &Arc<Self>, wanted: &Arc<Wanted>, entry: Arc<Entry>) {
+    fn refresh(self: &Arc<Self>, wanted: &Arc<Wanted>, validator: Validator) {
         if !matches!(wanted.parts.method, Method::GET) && wanted.body.is_none() {
             return;
         }
-        let need =
-            Need { validator: Some(Validator { entry, purged: false }), ..Need::miss(Forward::Stale, None) };
+        let need = Need { validator: Some(validator), ..Need::miss(Forward::Stale, None) };
         let key = flight_key(wanted, &need);
-        if self.board.is_flying(&key) {
-            return;
-        }
-        if let Seat::Lead(lead) = self.board.join(key, || wanted.request_tags(self), self.store.coherence()) {
+        if let Some(lead) = self.board.begin(key, || wanted.request_tags(self), self.store.coherence()) {
             let fetch = Fetch {
                 exchange: Arc::clone(self),
                 wanted: Arc::clone(wanted),

@@ -29,7 +29,7 @@ use tokio::time::{sleep, timeout};
 
 use super::Exchange;
 use super::answer::Answer;
-use super::coalesce::{Flight, Landing, Lead};
+use super::coalesce::{Flight, Landing};
 use super::deliver::deliver;
 use super::fetch::{Arrived, Fetch};
 use super::wanted::Wanted;
@@ -98,7 +98,7 @@ impl Exchange {
                 Some(answer) => Begun::Answered(answer),
                 None => {
                     // A purge came between. Once is enough: this one goes by itself.
-                    let lead = Lead::alone(self.store.coherence());
+                    let lead = self.board.alone(self.store.coherence());
                     let fetch = Fetch { exchange: Arc::clone(self), wanted, lead, validator };
                     Begun::Fetched(fetch.start().await)
                 }
@@ -218,7 +218,7 @@ impl Exchange {
         let coherence = self.store.coherence();
         let tags = fetch.wanted.request_tags(self);
         if coherence.liveness(&fetch.lead.stamp(), &tags) != Liveness::Live {
-            fetch.lead = Lead::alone(coherence);
+            fetch.lead = self.board.alone(coherence);
         }
     }
 

@@ -71,6 +71,7 @@ impl Collector for Scrape {
         self.store(&mut encoder)?;
         self.shared(&mut encoder)?;
         self.purges(&mut encoder)?;
+        self.coherence(&mut encoder, &gauges)?;
         state(&mut encoder, &gauges)
     }
 }
@@ -210,12 +211,55 @@ impl Scrape {
         let help = "Tags named by published purges.";
         let mut out = family(encoder, "weir_purge_tags", help, MetricType::Counter)?;
         out.counter(NONE, slab.counter(layout.purge_tags()))?;
+        let help = "Time mutations waited for the purge log: to be announced, and until nobody answers with anything older.";
+        let mut out = family(encoder, "weir_mutation_wait_seconds", help, MetricType::Histogram)?;
+        out.histogram(NONE, &slab.histogram(layout.mutation_wait()))?;
         let help = "Answers that were fetched and not stored, by reason.";
         let mut out = family(encoder, "weir_not_stored", help, MetricType::Counter)?;
         for (reason, count) in not_stored.lock().iter() {
             out.counter([("reason", *reason)], *count)?;
         }
         Ok(())
+    }
+}
+
+impl Scrape {
+    /// The purge log, and what it makes of entries.
+    fn coherence(&self, encoder: &mut DescriptorEncoder, gauges: &Gauges) -> fmt::Result {
+        let Inner { layout, slab, .. } = &*self.0;
+        let help = "Entries that look-ups could not use, or only as stale, by reason.";
+        let mut out = family(encoder, "weir_entries_void", help, MetricType::Counter)?;
+        for (reason, count) in &gauges.void {
+            out.counter([("reason", *reason)], *count)?;
+        }
+        let help = "Entries void only because one of their tags shares a mark with another that was purged.";
+        family(encoder, "weir_false_voids", help, MetricType::Counter)?.counter(NONE, gauges.false_voids)?;
+        let help = "Time for which mutations' answers were held back until their purges were in force.";
+        let mut out = family(encoder, "weir_mutation_wait_seconds", help, MetricType::Histogram)?;
+        out.histogram(NONE, &slab.histogram(layout.mutation_wait()))?;
+        let Some(log) = &gauges.log else { return Ok(()) };
+        let help = "Changes of the purge log's epoch seen here; each voids every older entry.";
+        let mut out = family(encoder, "weir_log_epochs", help, MetricType::Counter)?;
+        out.counter(NONE, slab.counter(layout.log_epochs()))?;
+        let help = "Silent instances that this one has taken off the purge log's list of members.";
+        let mut out = family(encoder, "weir_log_evictions", help, MetricType::Counter)?;
+        out.counter(NONE, slab.counter(layout.log_evictions()))?;
+        let mut plain = |name: &str, help: &str, value: f64| {
+            family(encoder, name, help, MetricType::Gauge)?.gauge(NONE, value)
+        };
+        plain("weir_log_end_sequence", "Newest sequence of the purge log, as last told.", log.end as f64)?;
+        let lag = log.end.saturating_sub(gauges.log_applied);
+        plain("weir_log_lag", "Events of the purge log not applied here yet.", lag as f64)?;
+        plain("weir_log_members", "Instances registered with the purge log.", log.members as f64)?;
+        let help = "1 while this instance holds a lease: without one it answers nothing from the cache.";
+        plain("weir_log_lease_held", help, flag(log.lease_held))?;
+        if let Some(left) = log.lease_left {
+            plain("weir_log_lease_seconds_left", "How much of the lease is left.", left.as_secs_f64())?;
+        }
+        let help = "Purges in force here that the purge log does not have yet.";
+        plain("weir_log_owed_purges", help, log.owed as f64)?;
+        let help = "Mutations under way whose purge is not in the log yet.";
+        plain("weir_log_open_intents", help, log.open_intents as f64)
     }
 }
 

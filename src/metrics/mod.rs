@@ -177,6 +177,12 @@ pub struct Gauges {
     pub redis: Option<(bool, &'static str)>,
     /// Newest purge-log sequence applied here.
     pub log_applied: u64,
+    /// The purge log that instances share; `None` = it is this process alone.
+    pub log: Option<LogGauges>,
+    /// Entries that look-ups could not use, or only as stale, by reason (static tokens).
+    pub void: Vec<(&'static str, u64)>,
+    /// Of them, those void only because their tags share a mark with others.
+    pub false_voids: u64,
     /// The cache is switched on.
     pub enabled: bool,
     /// Readiness: false while draining.
@@ -187,6 +193,23 @@ pub struct Gauges {
     pub config_loaded: (Timestamp, bool),
     /// Access-log lines dropped because the queue was full.
     pub access_log_dropped: u64,
+}
+
+/// The shared purge log at the moment of a scrape.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct LogGauges {
+    /// Its end as last told.
+    pub end: u64,
+    /// Instances registered, this one included.
+    pub members: u64,
+    /// This instance may answer from the cache.
+    pub lease_held: bool,
+    /// How much of its lease is left; `None` = it never ends.
+    pub lease_left: Option<Duration>,
+    /// Purges in force here that are not in the log.
+    pub owed: u64,
+    /// Mutations under way whose purge is not in the log yet.
+    pub open_intents: u64,
 }
 
 /// How requests ended since start, over all routes.
@@ -308,6 +331,24 @@ impl Metrics {
     pub fn shared(&self, result: SharedResult) {
         let Inner { layout, slab, .. } = &*self.0;
         slab.mine().add(layout.shared(result as usize), 1);
+    }
+
+    /// A mutation has waited this long for the purge log, before it was forwarded and after it was answered.
+    pub fn mutation_wait(&self, waited: Duration) {
+        let Inner { layout, slab, .. } = &*self.0;
+        slab.mine().observe(layout.mutation_wait(), waited);
+    }
+
+    /// The purge log's epoch has changed, as this instance sees it.
+    pub fn log_epoch(&self) {
+        let Inner { layout, slab, .. } = &*self.0;
+        slab.mine().add(layout.log_epochs(), 1);
+    }
+
+    /// This instance has evicted another that had fallen silent.
+    pub fn log_eviction(&self) {
+        let Inner { layout, slab, .. } = &*self.0;
+        slab.mine().add(layout.log_evictions(), 1);
     }
 
     /// An answer was not stored; `reason` is a static token.

@@ -96,8 +96,17 @@ impl Layout {
     pub(super) fn purge_tags(self) -> usize {
         self.purges(true) + 1
     }
+    pub(super) fn mutation_wait(self) -> usize {
+        self.purge_tags() + 1
+    }
+    pub(super) fn log_epochs(self) -> usize {
+        self.mutation_wait() + WIDTH
+    }
+    pub(super) fn log_evictions(self) -> usize {
+        self.log_epochs() + 1
+    }
     pub(super) fn shared(self, result: usize) -> usize {
-        self.purge_tags() + 1 + result
+        self.log_evictions() + 1 + result
     }
     /// Length of the table.
     pub(super) fn cells(self) -> usize {
@@ -208,6 +217,9 @@ mod tests {
         take(layout.purges(false), 1);
         take(layout.purges(true), 1);
         take(layout.purge_tags(), 1);
+        take(layout.mutation_wait(), WIDTH);
+        take(layout.log_epochs(), 1);
+        take(layout.log_evictions(), 1);
         assert!(taken.iter().all(|n| *n == 1), "{taken:?}");
     }
 

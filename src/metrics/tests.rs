@@ -109,14 +109,29 @@ fn busy() -> Metrics {
     metrics.upstream(None, ms(1));
     metrics.store(StoreTier::Memory, StoreOp::Get, StoreResult::Ok, Duration::from_nanos(400));
     metrics.store(StoreTier::Redis, StoreOp::Get, StoreResult::Skipped, ms(0));
+    metrics.mutation_wait(Duration::from_secs(2));
     metrics.purge(3, false);
     metrics.purge(1, true);
     metrics.not_stored("no-store");
     metrics.not_stored("no-store");
+    metrics.mutation_wait(ms(3));
+    metrics.log_epoch();
+    metrics.log_eviction();
+    metrics.log_eviction();
     metrics.set_gauges(Gauges {
         upstream_connections: (5, 3),
         redis: Some((true, "half-open")),
         log_applied: 42,
+        log: Some(LogGauges {
+            end: 45,
+            members: 2,
+            lease_held: true,
+            lease_left: Some(ms(1500)),
+            owed: 1,
+            open_intents: 4,
+        }),
+        void: vec![("lease", 0), ("purged", 7)],
+        false_voids: 2,
         enabled: true,
         config_loaded: (Timestamp(1_500), true),
         ..Gauges::default()
@@ -140,10 +155,20 @@ fn prometheus_text_is_strictly_well_formed_and_says_what_happened() {
     assert_eq!(parsed.get("weir_store_operation_seconds_count{tier=\"redis\",op=\"get\"}"), 0.0);
     assert_eq!(parsed.get("weir_purges_total{result=\"owed\"}"), 1.0);
     assert_eq!(parsed.get("weir_purge_tags_total"), 4.0);
+    assert_eq!(parsed.get("weir_mutation_wait_seconds_count"), 1.0);
+    assert_eq!(parsed.get("weir_mutation_wait_seconds_sum"), 2.0);
     assert_eq!(parsed.get("weir_not_stored_total{reason=\"no-store\"}"), 2.0);
     assert_eq!(parsed.get("weir_redis_breaker{state=\"half-open\"}"), 1.0);
     assert_eq!(parsed.get("weir_redis_breaker{state=\"open\"}"), 0.0);
     assert_eq!(parsed.get("weir_log_applied_sequence"), 42.0);
+    assert_eq!((parsed.get("weir_log_end_sequence"), parsed.get("weir_log_lag")), (45.0, 3.0));
+    assert_eq!((parsed.get("weir_log_members"), parsed.get("weir_log_lease_held")), (2.0, 1.0));
+    assert_eq!(parsed.get("weir_log_lease_seconds_left"), 1.5);
+    assert_eq!((parsed.get("weir_log_owed_purges"), parsed.get("weir_log_open_intents")), (1.0, 4.0));
+    assert_eq!((parsed.get("weir_log_epochs_total"), parsed.get("weir_log_evictions_total")), (1.0, 2.0));
+    assert_eq!(parsed.get("weir_entries_void_total{reason=\"purged\"}"), 7.0);
+    assert_eq!(parsed.get("weir_false_voids_total"), 2.0);
+    assert_eq!(parsed.get("weir_mutation_wait_seconds_count"), 1.0);
     assert_eq!(parsed.get("weir_config_last_reload_success_timestamp_seconds"), 1.5);
     assert_eq!(parsed.kinds["weir_requests_total"], "counter");
 }
@@ -159,7 +184,19 @@ fn openmetrics_is_strictly_well_formed_too() {
 fn without_redis_nothing_is_claimed_about_it() {
     let text = Metrics::new(&[]).render();
     parse(&text, Format::Prometheus);
-    assert!(!text.contains("weir_redis"));
+    assert!(!text.contains("weir_redis") && !text.contains("weir_log_members"));
+}
+
+#[test]
+fn a_lease_that_never_ends_has_no_time_left_to_show() {
+    let metrics = Metrics::new(&[]);
+    metrics.set_gauges(Gauges {
+        log: Some(LogGauges { lease_held: true, ..LogGauges::default() }),
+        ..Gauges::default()
+    });
+    let text = metrics.render();
+    parse(&text, Format::Prometheus);
+    assert!(text.contains("weir_log_lease_held 1") && !text.contains("lease_seconds_left"), "{text}");
 }
 
 #[test]

@@ -71,6 +71,30 @@ pub fn decide(stored: &StoredResponse, request: &HeaderMap, now: Timestamp, term
     stale(stored, &client, age)
 }
 
+/// [`decide`] for a response whose freshness has ended before its time: nothing but its own leave to be served while it
+/// is revalidated lets it be used, and that only within the windows that its age leaves open. Never `Fresh`, and never
+/// `ClientAcceptsStale`: for how long it has been stale is not known.
+pub fn decide_stale(stored: &StoredResponse, request: &HeaderMap, now: Timestamp, terms: &Terms) -> Reuse {
+    let age = stored.current_age(now);
+    let lifetimes = &stored.lifetimes;
+    if age >= lifetimes.gone_after() {
+        return Reuse::Gone;
+    }
+    if lifetimes.always_validate {
+        return Reuse::MustValidate(Validate::ResponseNoCache);
+    }
+    let client = client_directives(request, terms);
+    if client.no_cache {
+        return Reuse::MustValidate(Validate::RequestAsks);
+    }
+    let window = lifetimes.stale_while_revalidate;
+    let open = !window.is_zero() && age < lifetimes.fresh.saturating_add(window);
+    if open && takes_stale(&client, age) {
+        return Reuse::WhileRevalidate { age };
+    }
+    Reuse::MustValidate(Validate::Stale)
+}
+
 /// Whether a fresh response is fresh enough for the client (RFC 9111 §5.2.1.1, §5.2.1.3). `max-age=0` asks for
 /// the upstream even within the millisecond: it is how browsers reload.
 fn content_with(client: &RequestDirectives, age: Duration, left: Duration) -> bool {
@@ -82,10 +106,7 @@ fn content_with(client: &RequestDirectives, age: Duration, left: Duration) -> bo
 fn stale(stored: &StoredResponse, client: &RequestDirectives, age: Duration) -> Reuse {
     let lifetimes = &stored.lifetimes;
     let staleness = age.saturating_sub(lifetimes.fresh);
-    // Who limits the age without max-stale, or wants time left, does not take a stale response (RFC 9111 §5.2.1.1).
-    let wants_fresh = client.min_fresh.is_some() || (client.max_age.is_some() && client.max_stale.is_none());
-    let too_old = client.max_age.is_some_and(|limit| age > limit || limit.is_zero());
-    if wants_fresh || too_old {
+    if !takes_stale(client, age) {
         return Reuse::MustValidate(Validate::Stale);
     }
     if staleness < lifetimes.stale_while_revalidate {
@@ -98,20 +119,43 @@ fn stale(stored: &StoredResponse, client: &RequestDirectives, age: Duration) -> 
     Reuse::MustValidate(Validate::Stale)
 }
 
+/// Who limits the age without max-stale, or wants time left, does not take a stale response (RFC 9111 §5.2.1.1).
+fn takes_stale(client: &RequestDirectives, age: Duration) -> bool {
+    let wants_fresh = client.min_fresh.is_some() || (client.max_age.is_some() && client.max_stale.is_none());
+    let too_old = client.max_age.is_some_and(|limit| age > limit || limit.is_zero());
+    !wants_fresh && !too_old
+}
+
 /// Whether the stored response may stand in for a failed fetch (RFC 5861 §4): a connection error, a
 /// timeout, or a 500, 502, 503, 504 from the upstream.
 ///
 /// The client's `max-age` and `min-fresh` do not count then ("regardless of other freshness information");
 /// its `no-cache` does, and its own `stale-if-error` widens the window unless the backend forbids staleness.
 pub fn on_error(stored: &StoredResponse, request: &HeaderMap, now: Timestamp, terms: &Terms) -> bool {
+    error_window(stored, request, now, terms).is_some()
+}
+
+/// [`on_error`] for a response whose freshness has ended before its time: only a window for errors lets it be used.
+pub fn on_error_stale(stored: &StoredResponse, request: &HeaderMap, now: Timestamp, terms: &Terms) -> bool {
+    error_window(stored, request, now, terms).is_some_and(|window| !window.is_zero())
+}
+
+/// The window in which the response may stand in for a failed fetch; `None` = it is not open now.
+fn error_window(
+    stored: &StoredResponse,
+    request: &HeaderMap,
+    now: Timestamp,
+    terms: &Terms,
+) -> Option<Duration> {
     let age = stored.current_age(now);
     let lifetimes = &stored.lifetimes;
     let client = client_directives(request, terms);
     if lifetimes.always_validate || client.no_cache || age >= lifetimes.gone_after() {
-        return false;
+        return None;
     }
     let by_client = client.stale_if_error.filter(|_| !lifetimes.must_revalidate).unwrap_or_default();
-    age < lifetimes.fresh.saturating_add(lifetimes.stale_if_error.max(by_client))
+    let window = lifetimes.stale_if_error.max(by_client);
+    (age < lifetimes.fresh.saturating_add(window)).then_some(window)
 }
 
 /// Whether a failed upstream status is one that [`on_error`] is about.
@@ -272,6 +316,36 @@ mod tests {
         }
         assert!([500, 502, 503, 504].iter().all(|s| is_error(StatusCode::from_u16(*s).unwrap())));
         assert!([200, 404, 429, 501].iter().all(|s| !is_error(StatusCode::from_u16(*s).unwrap())));
+    }
+
+    #[test]
+    fn what_was_made_stale_before_its_time_needs_leave() {
+        let at = |stored: &StoredResponse, seconds: u64, line| {
+            decide_stale(stored, &saying(line), Timestamp(seconds * 1000), &Terms::default())
+        };
+        let behind = |n| Reuse::WhileRevalidate { age: secs(n) };
+        for (seconds, line, expected) in [
+            (0, "", behind(0)),
+            (59, "", behind(59)),
+            (69, "", behind(69)),
+            (70, "", STALE),
+            (10, "max-age=30", STALE),
+            (10, "min-fresh=1", STALE),
+            (10, "no-cache", ASKED),
+            (75, "max-stale", STALE),
+            (90, "", Reuse::Gone),
+        ] {
+            assert_eq!(at(&stored(), seconds, line), expected, "{line} at {seconds} s");
+        }
+        let mut without = stored();
+        without.lifetimes.stale_while_revalidate = Duration::ZERO;
+        without.lifetimes.stale_if_error = Duration::ZERO;
+        assert_eq!(at(&without, 0, ""), STALE, "fresh by its age, and no leave");
+        assert_eq!(at(&without, 0, "max-stale"), STALE);
+        let on_error =
+            |s: &StoredResponse, line| on_error_stale(s, &saying(line), Timestamp(10_000), &Terms::default());
+        assert!(on_error(&stored(), "") && !on_error(&without, ""));
+        assert!(on_error(&without, "stale-if-error=100"));
     }
 
     #[test]

@@ -138,6 +138,8 @@ impl Choice {
             Verdict::Useless(void) => {
                 if let Some(void) = void {
                     self.absent = Absent::Void(void);
+                    // Counted as it goes; what stays is counted once per look-up, by the store.
+                    coherence.count(Liveness::Void(void), &entry.stamp, &entry.tags);
                 }
                 return false;
             }

@@ -3,6 +3,7 @@
 pub mod codec;
 pub mod entry;
 pub mod memory;
+pub mod outside;
 pub mod redis;
 mod settling;
 pub mod sweeper;
@@ -23,7 +24,7 @@ use self::redis::{Redis, Surroundings};
 use self::settling::Settling;
 use self::sweeper::Sweeper;
 use crate::coherence::event::Settle;
-use crate::coherence::{Agreement, Alone, Coherence, Epoch, Event, Liveness, MemberId, Void};
+use crate::coherence::{Agreement, Alone, Coherence, Epoch, Event, Liveness, MemberId, Stamp, Void};
 use crate::metrics::{Metrics, StoreOp, StoreResult, StoreTier};
 use crate::policy::key::CacheKey;
 use crate::policy::tags::Tag;
@@ -177,6 +178,10 @@ pub struct StoreStats {
 /// Redis as `/healthz` and `/stats` show it.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct RedisHealth {
+    /// `standalone`, `sentinel` or `cluster`.
+    pub mode: &'static str,
+    /// Host and port of the primary that has the purge log, as last connected to.
+    pub primary: Option<String>,
     /// It answered just now.
     pub connected: bool,
     /// The purge log in it is being followed: other instances' purges arrive.
@@ -313,7 +318,8 @@ impl Store {
         let near = self.near(key, request, arrived);
         self.count_near(&near);
         // What memory lacks, or has only void, Redis may have from another instance.
-        (matches!(near, Lookup::Found(..)) || self.redis.is_none()).then_some(near)
+        let last = matches!(near, Lookup::Found(..)) || self.redis.is_none();
+        last.then(|| self.noted(near))
     }
 
     /// Memory, then Redis within its deadline; what Redis has is promoted with its age. `route` is the route's
@@ -330,7 +336,7 @@ impl Store {
         }
         let near = self.near(key, request, arrived);
         if self.redis.is_none() {
-            return near;
+            return self.noted(near);
         }
         if matches!(near, Lookup::Found(..)) {
             self.count_near(&near);
@@ -338,21 +344,38 @@ impl Store {
         }
         if !self.coherence.holds_lease(arrived) {
             // Whatever Redis has could not be used either; what memory has may at least be asked about.
-            return match near {
+            return self.noted(match near {
                 Lookup::Absent(Absent::NotStored | Absent::NoVariant) => {
                     Lookup::Absent(Absent::Void(Void::Lease))
                 }
                 near => near,
-            };
+            });
         }
-        match (near, self.lookup_redis(key, route, request, arrived).await) {
+        self.noted(match (near, self.lookup_redis(key, route, request, arrived).await) {
             (_, found @ Lookup::Found(..)) => found,
             (softened @ Lookup::Softened(..), _) | (_, softened @ Lookup::Softened(..)) => softened,
             (voided @ Lookup::Voided(..), _) | (_, voided @ Lookup::Voided(..)) => voided,
             // The more telling of two reasons: why Redis could not help, else why memory did not.
             (near, Lookup::Absent(Absent::NotStored)) => near,
             (_, far) => far,
+        })
+    }
+
+    /// Counts what is not live in a look-up's result and stays where it is.
+    fn noted(&self, lookup: Lookup) -> Lookup {
+        match &lookup {
+            Lookup::Voided(entry, void) => {
+                self.coherence.count(Liveness::Void(*void), &entry.stamp, &entry.tags);
+            }
+            Lookup::Softened(entry, _) => {
+                self.coherence.count(Liveness::Stale, &entry.stamp, &entry.tags);
+            }
+            Lookup::Absent(Absent::Void(Void::Lease)) => {
+                self.coherence.count(Liveness::Void(Void::Lease), &Stamp::default(), &[]);
+            }
+            Lookup::Found(..) | Lookup::Absent(_) => {}
         }
+        lookup
     }
 
     /// Redis alone, whatever memory has: what another instance has just stored. It is promoted.

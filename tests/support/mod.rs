@@ -9,8 +9,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a rig that cannot go on fails its test")]
 
 mod client;
+mod cluster;
 mod origin;
 mod redis_server;
+mod sentinel;
 mod weir;
 
 use std::future::Future;
@@ -19,8 +21,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 pub use client::{Answer, Ask, CacheStatus, Client, Conn, Opened};
+pub use cluster::RedisCluster;
 pub use origin::{Hold, Origin, OriginBody, RawOrigin, Reply, Seen, body_of};
 pub use redis_server::Redis;
+pub use sentinel::RedisWithSentinels;
 pub use weir::{ADMIN_TOKEN, Run, Weir, WeirConfig, run_weir};
 
 /// Long enough for a slow machine, short enough that a hang is noticed.

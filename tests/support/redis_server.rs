@@ -11,24 +11,45 @@ use super::{eventually, free_port, signal};
 pub struct Redis {
     port: u16,
     password: Option<String>,
+    role: Role,
+    /// More of its command line.
+    options: Vec<String>,
     dir: TempDir,
     child: Option<Child>,
+}
+
+/// What the process is.
+#[derive(Debug, Clone)]
+pub(super) enum Role {
+    /// A server of its own, or a replica: database 1.
+    Server,
+    /// A node of a cluster: database 0.
+    Node,
+    /// A sentinel with this configuration.
+    Sentinel(String),
 }
 
 impl Redis {
     /// Starts a server without a password.
     pub async fn start() -> Redis {
-        Redis::launch(None).await
+        Redis::launch(Role::Server, None, &[]).await
     }
 
     /// Starts a server that wants this password.
     pub async fn with_password(password: &str) -> Redis {
-        Redis::launch(Some(password.to_owned())).await
+        Redis::launch(Role::Server, Some(password), &[]).await
     }
 
-    async fn launch(password: Option<String>) -> Redis {
+    /// Starts a server with more options, as on the command line.
+    pub async fn with_options(options: &[&str]) -> Redis {
+        Redis::launch(Role::Server, None, options).await
+    }
+
+    pub(super) async fn launch(role: Role, password: Option<&str>, options: &[&str]) -> Redis {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let mut redis = Redis { port: free_port(), password, dir, child: None };
+        let password = password.map(str::to_owned);
+        let options = options.iter().map(|o| (*o).to_owned()).collect();
+        let mut redis = Redis { port: free_port(), password, role, options, dir, child: None };
         for _ in 0..5 {
             if redis.spawn().await {
                 return redis;
@@ -42,18 +63,17 @@ impl Redis {
     async fn spawn(&mut self) -> bool {
         let log = std::fs::File::create(self.dir.path().join("redis.log")).expect("a log file");
         let mut command = Command::new("redis-server");
+        if let Role::Sentinel(config) = &self.role {
+            let file = self.dir.path().join("sentinel.conf");
+            std::fs::write(&file, config).expect("a file for the sentinel, which rewrites it");
+            command.arg(file).arg("--sentinel");
+        } else {
+            command.args(["--save", "", "--appendonly", "no"]);
+        }
         command
-            .args([
-                "--port",
-                &self.port.to_string(),
-                "--bind",
-                "127.0.0.1",
-                "--save",
-                "",
-                "--appendonly",
-                "no",
-            ])
+            .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1"])
             .args(["--dir", &self.dir.path().display().to_string(), "--loglevel", "notice"])
+            .args(&self.options)
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a log file"))
             .stderr(log);
@@ -91,10 +111,16 @@ impl Redis {
 
     /// The same with another password, or none.
     pub fn url_with(&self, password: Option<&str>) -> String {
+        let database = u8::from(matches!(self.role, Role::Server));
         match password {
-            Some(password) => format!("redis://:{password}@127.0.0.1:{}/1", self.port),
-            None => format!("redis://127.0.0.1:{}/1", self.port),
+            Some(password) => format!("redis://:{password}@127.0.0.1:{}/{database}", self.port),
+            None => format!("redis://127.0.0.1:{}/{database}", self.port),
         }
+    }
+
+    /// `127.0.0.1:port`
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
     }
 
     /// The port it listens on.
@@ -130,13 +156,14 @@ impl Redis {
         signal(self.pid(), "CONT");
     }
 
-    /// Runs one command in database 1 over a connection of its own.
+    /// Runs one command in its database over a connection of its own.
     pub async fn run<T: redis::FromRedisValue>(&self, words: &[&str]) -> T {
         let value = self.try_run(words).await.unwrap_or_else(|e| panic!("{words:?}: {e}"));
         redis::from_redis_value(value).unwrap_or_else(|e| panic!("{words:?}: {e}"))
     }
 
-    async fn try_run(&self, words: &[&str]) -> redis::RedisResult<redis::Value> {
+    /// The same, when it may fail.
+    pub async fn try_run(&self, words: &[&str]) -> redis::RedisResult<redis::Value> {
         let client = redis::Client::open(self.url())?;
         let mut connection = client.get_multiplexed_async_connection().await?;
         let mut command = redis::cmd(words[0]);

@@ -55,6 +55,13 @@ impl WeirConfig {
         self
     }
 
+    /// With this text as `[redis]`; what it says already is kept.
+    pub fn redis_section(mut self, text: &str) -> WeirConfig {
+        let table = text.parse::<Table>().unwrap_or_else(|e| panic!("the story's [redis]: {e}\n{text}"));
+        self.section("redis").extend(table);
+        self
+    }
+
     /// With an environment variable.
     pub fn env(mut self, name: &str, value: &str) -> WeirConfig {
         self.env.push((name.to_owned(), value.to_owned()));

@@ -36,6 +36,23 @@ fn a_purge_voids_what_was_sampled_before_it_and_nothing_else() {
 }
 
 #[test]
+fn voids_are_told_from_collisions_of_marks() {
+    let c = coherence();
+    let before = c.sample();
+    c.apply(E, 1, &purge(&[3]));
+    c.apply(E, 2, &Event { kind: EventKind::Soft, ..purge(&[5]) });
+    // With 1 << 10 slots, tag 3 + 1024 shares its mark with tag 3, which is the one that was purged.
+    let purged = Liveness::Void(Void::Purged);
+    c.count(purged, &before, &[Tag(3)]);
+    assert_eq!(c.tally().falsely(), 0);
+    c.count(purged, &before, &[Tag(3 + 1024)]);
+    c.count(Liveness::Stale, &before, &[Tag(5 + 1024)]);
+    c.count(Liveness::Void(Void::Floor), &before, &[Tag(3 + 1024)]);
+    assert_eq!(c.tally().falsely(), 2);
+    assert!(c.tally().reasons().any(|counted| counted == ("purged", 2)));
+}
+
+#[test]
 fn an_event_is_applied_once_and_in_its_epoch_only() {
     let c = coherence();
     assert!(c.apply(E, 1, &purge(&[3])));

@@ -74,6 +74,29 @@ fn a_whole_redis_url_replaces_the_parts() {
 }
 
 #[test]
+fn a_variable_that_says_where_redis_is_replaces_what_the_file_says() {
+    let text = format!("{BASE}[redis]\nurl = \"redis://:old@old/3\"\nprefix = \"kept\"\n");
+    let redis = |text: &str, vars: &[(&str, &str)]| with(text, vars).config.store.redis.unwrap();
+    let found = redis(
+        &text,
+        &[
+            ("WEIR_REDIS_SENTINELS", "a, b:1"),
+            ("WEIR_REDIS_SERVICE", "m"),
+            ("WEIR_REDIS_SENTINEL_USERNAME", "su"),
+            ("WEIR_REDIS_SENTINEL_PASSWORD", "hunter2"),
+        ],
+    );
+    assert_eq!(found.shown, "redis://m/1 by sentinels a:26379, b:1");
+    assert_eq!((found.url.as_str(), found.prefix.as_str()), ("redis://a:26379/1", "kept"));
+    assert!(!format!("{found:?}").contains("hunter2"));
+    let found = redis(&text, &[("WEIR_REDIS_CLUSTER", "a:7000,b:7000"), ("WEIR_REDIS_TLS", "true")]);
+    assert_eq!(found.shown, "rediss cluster a:7000, b:7000");
+    let text = format!("{BASE}[redis]\nsentinels = [\"a\"]\nservice = \"m\"\nsentinel_password = \"p\"\n");
+    assert_eq!(redis(&text, &[("WEIR_REDIS_URL", "redis://new/2")]).url, "redis://new:6379/2");
+    assert_eq!(redis(&text, &[("WEIR_REDIS_CLUSTER", "c")]).url, "redis://c:6379/0");
+}
+
+#[test]
 fn empty_variables_and_service_links_do_not_count() {
     let vars = [
         ("WEIR_LISTEN", ""),

@@ -86,7 +86,14 @@ fn no_two_settings_share_a_variable() {
 fn secrets_of_the_table_are_secrets_of_the_structs() {
     let secret: BTreeSet<&str> =
         SETTINGS.iter().filter(|(_, k)| *k == Kind::Secret).map(|(p, _)| *p).collect();
-    let want = ["admin.token", "redis.url", "redis.password", "cache.secret", "keys.*.secret"];
+    let want = [
+        "admin.token",
+        "redis.url",
+        "redis.password",
+        "redis.sentinel_password",
+        "cache.secret",
+        "keys.*.secret",
+    ];
     assert_eq!(secret, want.into_iter().collect());
     assert_eq!(format!("{:?}", Secret("hunter2".to_owned())), "***");
 }

@@ -46,9 +46,9 @@ impl TagPlan {
         found
     }
 
-    /// Everything a mutation purges: its own URI (`path:`), same-origin `Location`/`Content-Location` (from
-    /// `response_headers`, RFC 9111 §4.4), and the union over `rules`. Unknown values widen to their family, an
-    /// unknown caller to every subject.
+    /// Everything a mutation purges: its own URI (`path:`), same-origin `Location`/`Content-Location` and groups (from
+    /// `response_headers`, RFC 9111 §4.4, RFC 9875 §3), and the union over `rules`. Unknown values widen to their family,
+    /// groups too where there are no `response_headers` to name them; an unknown caller to every subject.
     #[allow(clippy::too_many_arguments)]
     pub fn mutation_tags(
         &self,
@@ -62,29 +62,56 @@ impl TagPlan {
     ) -> TagSet {
         let own = paths_of(facts.path, facts.headers);
         let mut names: BTreeSet<String> = own.iter().map(|path| format!("path:{path}")).collect();
-        if let Some(headers) = response_headers {
-            for path in response::related_paths(headers, host, facts.path) {
-                names.extend(path_names(&path));
+        let groups = match response_headers {
+            Some(headers) => {
+                for path in response::related_paths(headers, host, facts.path) {
+                    names.extend(path_names(&path));
+                }
+                response::invalidated_groups(headers)
             }
-            let groups = response::invalidated_groups(headers);
-            if !groups.tags.is_empty() || !groups.complete {
-                names.insert(absent_name(HEADER_FAMILY));
-                names.extend(groups.tags.iter().map(|group| value_name(HEADER_FAMILY, group)));
-            }
-            if !groups.complete {
-                names.insert(any_name(HEADER_FAMILY));
-            }
+            None => response::unknown_groups(),
+        };
+        if !groups.tags.is_empty() || !groups.complete {
+            names.insert(absent_name(HEADER_FAMILY));
+            names.extend(groups.tags.iter().map(|group| value_name(HEADER_FAMILY, group)));
         }
+        if !groups.complete {
+            names.insert(any_name(HEADER_FAMILY));
+        }
+        names.extend(self.names_of(secret, rules, facts, keys, now));
+        TagSet::from_names(secret, names)
+    }
+
+    /// What `rules` alone purge.
+    pub fn rule_tags(
+        &self,
+        secret: &[u8; 32],
+        rules: &[(&PurgeRule, PathParams)],
+        facts: &Facts<'_>,
+        keys: &KeySets,
+        now: Timestamp,
+    ) -> TagSet {
+        TagSet::from_names(secret, self.names_of(secret, rules, facts, keys, now))
+    }
+
+    fn names_of(
+        &self,
+        secret: &[u8; 32],
+        rules: &[(&PurgeRule, PathParams)],
+        facts: &Facts<'_>,
+        keys: &KeySets,
+        now: Timestamp,
+    ) -> BTreeSet<String> {
         let (subjects, unknown) = if rules.iter().any(|(rule, _)| rule.needs_caller()) {
             self.callers(secret, facts, keys, now)
         } else {
             (Vec::new(), true)
         };
         let callers = Callers { subjects: &subjects, unknown };
-        for (rule, params) in rules {
-            names.extend(rule.purge_names(&Facts { params, ..*facts }, callers));
-        }
-        TagSet::from_names(secret, names)
+        rules
+            .iter()
+            .flat_map(|(rule, params)| rule.purge_names(&Facts { params, ..*facts }, callers))
+            .collect()
     }
 
     /// Everybody the caller may be, under each way in which some route tells its callers apart, and whether that is

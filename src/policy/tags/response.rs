@@ -40,6 +40,11 @@ pub(super) fn invalidated_groups(headers: &HeaderMap) -> Found {
     found
 }
 
+/// The groups that a response might have invalidated that never came.
+pub(super) fn unknown_groups() -> Found {
+    Found { tags: Vec::new(), complete: false }
+}
+
 /// RFC 9875 §2: a list of strings. What cannot be read is not known not to be there.
 fn push_groups(found: &mut Found, headers: &HeaderMap, field: &'static str) {
     let lines: Vec<&[u8]> = headers.get_all(field).iter().map(HeaderValue::as_bytes).collect();

@@ -149,6 +149,22 @@ impl Call {
     }
 }
 
+#[test]
+fn an_answer_that_never_came_may_have_invalidated_any_group() {
+    let plan = plan(&[], vec![rule("PUT /x", &["item:{request.id}"])]);
+    let (call, parts) = (call("/x", ""), parts("PUT", "/x"));
+    let rules = plan.matching(&parts, "h");
+    let names = |headers| {
+        let keys = KeySets::default();
+        plan.mutation_tags(&SECRET, &rules, &call.facts(), "h", headers, &keys, Timestamp(0)).names
+    };
+    let (answered, unanswered) = (names(Some(&call.response_headers)), names(None));
+    assert_eq!(answered, ["item:*", "item:?", "path:/x", "path:/x/"]);
+    assert_eq!(unanswered, ["header:*", "header:?", "item:*", "item:?", "path:/x", "path:/x/"]);
+    let alone = plan.rule_tags(&SECRET, &rules, &call.facts(), &KeySets::default(), Timestamp(0));
+    assert_eq!(alone.names, ["item:*", "item:?"], "the rules' own share");
+}
+
 fn parts(method: &str, uri: &str) -> Parts {
     Request::builder().method(method).uri(uri).body(()).unwrap().into_parts().0
 }

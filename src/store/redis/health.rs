@@ -1,40 +1,103 @@
 //! Redis as `/healthz` and `/stats` show it.
 
+use futures_util::future::join_all;
+use redis::Value;
+
+use super::connect::node::Node;
+use super::link::Link;
 use crate::store::RedisHealth;
 
-/// Fills in what `INFO` tells, with a warning where a setting endangers the cache.
-pub fn read_info(health: &mut RedisHealth, info: &str) {
+/// Has every server that holds entries tell about itself, within the link's deadline each.
+pub async fn ask(health: &mut RedisHealth, link: &Link) {
+    let nodes = match link.primaries().await {
+        Ok(Some(nodes)) => nodes.into_iter().map(Some).collect(),
+        Ok(None) => vec![None],
+        Err(failure) => {
+            health.warnings.push(format!("the cluster's nodes cannot be told: {failure}"));
+            return;
+        }
+    };
+    let asked = nodes.iter().map(|node| async move {
+        match link.command_at(node.as_ref(), &redis::cmd("INFO")).await {
+            Ok(Value::BulkString(info)) => Ok(String::from_utf8_lossy(&info).into_owned()),
+            Ok(_) => Err("no text".to_owned()),
+            Err(failure) => Err(failure.to_string()),
+        }
+    });
+    for (node, info) in nodes.iter().zip(join_all(asked).await) {
+        match info {
+            Ok(info) => read_info(health, node.as_ref(), &info),
+            Err(why) => warn(health, node.as_ref(), &format!("INFO: {why}")),
+        }
+    }
+}
+
+fn warn(health: &mut RedisHealth, node: Option<&Node>, words: &str) {
+    health.warnings.push(match node {
+        Some(node) => format!("{node}: {words}"),
+        None => words.to_owned(),
+    });
+}
+
+/// Adds what one server's `INFO` tells, with a warning where a setting endangers the cache. Memory, clients and
+/// commands of several servers (`node` is one of them) are summed.
+fn read_info(health: &mut RedisHealth, node: Option<&Node>, info: &str) {
     let field =
         |name: &str| info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim);
     let number = |name: &str| field(name).and_then(|v| v.parse::<u64>().ok());
-    health.used_memory = number("used_memory");
-    health.uptime_seconds = number("uptime_in_seconds");
-    health.clients = number("connected_clients");
-    health.total_commands = number("total_commands_processed");
-    health.version = field("redis_version").map(str::to_owned);
-    health.eviction_policy = field("maxmemory_policy").map(str::to_owned);
+    let add = |sum: &mut Option<u64>, name: &str| {
+        if let Some(n) = number(name) {
+            *sum = Some(sum.unwrap_or(0).saturating_add(n));
+        }
+    };
+    add(&mut health.used_memory, "used_memory");
+    add(&mut health.clients, "connected_clients");
+    add(&mut health.total_commands, "total_commands_processed");
+    let uptime = number("uptime_in_seconds");
+    health.uptime_seconds = health.uptime_seconds.into_iter().chain(uptime).min();
+    health.version = field("redis_version").map(str::to_owned).or(health.version.take());
+    health.eviction_policy = field("maxmemory_policy").map(str::to_owned).or(health.eviction_policy.take());
     let bounded = number("maxmemory").is_some_and(|bytes| bytes > 0);
-    match health.eviction_policy.as_deref() {
-        Some(policy) if bounded && policy.starts_with("allkeys-") => health.warnings.push(format!(
-            "maxmemory-policy is {policy}: Redis may evict the purge log, and the whole cache with it; \
-             use a volatile-* policy"
-        )),
-        Some("noeviction") if bounded => health.warnings.push(
+    match field("maxmemory_policy") {
+        Some(policy) if bounded && policy.starts_with("allkeys-") => {
+            let words = format!(
+                "maxmemory-policy is {policy}: Redis may evict the purge log, and the whole cache with it; \
+                 use a volatile-* policy"
+            );
+            warn(health, node, &words);
+        }
+        Some("noeviction") if bounded => warn(
+            health,
+            node,
             "maxmemory-policy is noeviction: once its memory is full, Redis stores neither entries nor purges; \
-             use a volatile-* policy"
-                .to_owned(),
+             use a volatile-* policy",
         ),
         _ => {}
     }
     if field("role") == Some("slave") {
-        health.warnings.push("this Redis is a replica: the purge log must be on the primary".to_owned());
+        warn(health, node, "this Redis is a replica: the purge log must be on the primary");
     }
-    let replicas = number("connected_slaves").unwrap_or(0);
-    if replicas > 0 && field("min_slaves_good_slaves").is_none() {
-        health.warnings.push(
-            "Redis has replicas but min-replicas-to-write is 0: a failover may lose purges; set it to 1"
-                .to_owned(),
-        );
+    if let Some(words) =
+        replication(health.mode, number("connected_slaves"), number("min_slaves_good_slaves"))
+    {
+        warn(health, node, words);
+    }
+}
+
+/// What is wrong with the way replicas are kept. The count of replicas in step is there only while
+/// `min-replicas-to-write` is set.
+fn replication(mode: &str, replicas: Option<u64>, in_step: Option<u64>) -> Option<&'static str> {
+    match (replicas, in_step) {
+        (_, Some(0)) => Some(
+            "no replica is in step, and min-replicas-to-write is set: Redis stores neither entries nor purges",
+        ),
+        (Some(replicas), None) if replicas > 0 => {
+            Some("Redis has replicas but min-replicas-to-write is 0: a failover may lose purges; set it to 1")
+        }
+        (None, None) if mode != "standalone" => Some(
+            "whether min-replicas-to-write is set cannot be told: while it is 0, a failover may lose purges",
+        ),
+        _ => None,
     }
 }
 
@@ -44,8 +107,14 @@ mod tests {
 
     fn read(info: &str) -> RedisHealth {
         let mut health = RedisHealth::default();
-        read_info(&mut health, info);
+        read_info(&mut health, None, info);
         health
+    }
+
+    fn mode(mode: &'static str, info: &str) -> Vec<String> {
+        let mut health = RedisHealth { mode, ..RedisHealth::default() };
+        read_info(&mut health, None, info);
+        health.warnings
     }
 
     #[test]
@@ -69,6 +138,33 @@ mod tests {
         assert_eq!(read("role:slave\r\n").warnings.len(), 1);
         assert_eq!(read("role:master\r\nconnected_slaves:1\r\n").warnings.len(), 1);
         assert_eq!(read("connected_slaves:1\r\nmin_slaves_good_slaves:1\r\n").warnings.len(), 0);
+    }
+
+    #[test]
+    fn replicas_that_may_lose_purges_are_warned_about() {
+        assert!(mode("standalone", "role:master\r\n").is_empty(), "nothing fails over");
+        assert!(mode("sentinel", "connected_slaves:0\r\n").is_empty());
+        assert!(mode("sentinel", "connected_slaves:2\r\nmin_slaves_good_slaves:2\r\n").is_empty());
+        assert!(mode("cluster", "connected_slaves:2\r\n")[0].contains("set it to 1"));
+        assert!(mode("cluster", "role:master\r\n")[0].contains("cannot be told"));
+        assert!(
+            mode("sentinel", "connected_slaves:2\r\nmin_slaves_good_slaves:0\r\n")[0].contains("in step")
+        );
+    }
+
+    #[test]
+    fn several_servers_add_up() {
+        let mut health = RedisHealth { mode: "cluster", ..RedisHealth::default() };
+        let node = |port| Node { host: "h".to_owned(), port };
+        for (port, uptime, role) in [(1, 9, "master"), (2, 5, "slave")] {
+            let info = format!(
+                "used_memory:10\r\nconnected_clients:2\r\nuptime_in_seconds:{uptime}\r\nconnected_slaves:0\r\nrole:{role}\r\n"
+            );
+            read_info(&mut health, Some(&node(port)), &info);
+        }
+        assert_eq!((health.used_memory, health.clients, health.uptime_seconds), (Some(20), Some(4), Some(5)));
+        assert_eq!(health.warnings.len(), 1);
+        assert!(health.warnings[0].starts_with("h:2: this Redis is a replica"), "{:?}", health.warnings);
     }
 
     #[test]

@@ -66,6 +66,8 @@ pub struct Log {
     translate: OnceLock<Translate>,
     /// Something has been applied that another instance may wait for.
     applied: Notify,
+    /// Events have been applied.
+    advanced: watch::Sender<()>,
     /// Acknowledgements or rosters have come in.
     heard: watch::Sender<u64>,
     /// One at a time changes epochs.
@@ -151,6 +153,7 @@ impl Log {
             open: Mutex::default(),
             translate: OnceLock::new(),
             applied: Notify::new(),
+            advanced: watch::Sender::new(()),
             heard: watch::Sender::new(0),
             entering: tokio::sync::Mutex::default(),
             joined: watch::Sender::new(false),

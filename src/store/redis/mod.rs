@@ -1,16 +1,20 @@
-//! Redis: link (pool, deadlines, breaker), tier and writer (entries), log (purges).
+//! Redis: connect (where it is), link (pool, deadlines, breaker), tier and writer (entries), log (purges).
 //!
 //! ```text
 //!  request path ── tier ── link ══ bb8 pool ═════╗
-//!  inserts ─queue─ writer ─ own connection ══════╣
-//!  sweeper, count ── scan ─ own connection ══════╬══ Redis
-//!  publish ─queue─ log ──── own connection ══════╣
+//!  inserts ─queue─ writer ─ own connection ══════╬══ entries: Redis, or every primary of a cluster
+//!  sweeper, count ── scan ─ own connection ══════╝
+//!  publish ─queue─ log ──── own connection ══════╦══ log: the primary that has it
 //!  others' events ─ follow  own connection ══════╣
 //!  ends of locks ── lock ── own connection ══════╝
 //! ```
 
 pub mod breaker;
+pub mod connect;
+pub mod connection;
+pub mod failure;
 pub mod health;
+pub mod inbox;
 pub mod link;
 pub mod lock;
 pub mod log;
@@ -19,14 +23,15 @@ pub mod tier;
 pub mod wire;
 pub mod writer;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use ::redis::Value;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::connect::node::Node;
 use self::link::{Connector, Dedicated, Link};
 use self::lock::Locks;
 use self::log::Log;
@@ -42,8 +47,11 @@ use crate::time::Clock;
 /// How to reach Redis and how long to wait for it.
 #[derive(Clone)]
 pub struct RedisConfig {
-    /// `redis://…` or `rediss://…` with user, password and database (default 1) filled in. Never logged.
+    /// `redis://…` or `rediss://…` with user, password and database filled in: how to log in to every server that
+    /// has entries or the log. Its host is where Redis is, unless `servers` says more. Never logged.
     pub url: String,
+    /// Who knows where Redis is.
+    pub servers: Servers,
     /// The same without credentials, for logs and health.
     pub shown: String,
     /// Key prefix, default `cache`.
@@ -57,11 +65,39 @@ pub struct RedisConfig {
     /// Budget of an append to the purge log (default 2 s).
     pub append_timeout: Duration,
     /// PEM file of the authority that signed Redis' certificate (`rediss://`), instead of the system's.
-    pub ca_file: Option<std::path::PathBuf>,
+    pub ca_file: Option<PathBuf>,
+    /// PEM file of the certificate to show to servers that ask for one; with `key_file`.
+    pub cert_file: Option<PathBuf>,
+    /// PEM file of its key.
+    pub key_file: Option<PathBuf>,
     /// Most writes under way or waiting, and their bytes; beyond them an entry stays in memory only.
     pub max_pending_writes: usize,
     /// See `max_pending_writes`.
     pub max_pending_bytes: u64,
+}
+
+/// Who knows where Redis is.
+#[derive(Clone, Default)]
+pub enum Servers {
+    /// The URL does.
+    #[default]
+    One,
+    /// Sentinels do.
+    Sentinel {
+        /// The sentinels.
+        nodes: Vec<Node>,
+        /// What they call the primary and its replicas.
+        service: String,
+        /// User at the sentinels, if they want one.
+        username: Option<String>,
+        /// Password at the sentinels. Never logged.
+        password: Option<String>,
+    },
+    /// Any node of the cluster does. Database 0.
+    Cluster {
+        /// Some of its nodes.
+        nodes: Vec<Node>,
+    },
 }
 
 impl std::fmt::Debug for RedisConfig {
@@ -108,15 +144,20 @@ pub struct Surroundings<'a> {
     pub stop: &'a CancellationToken,
 }
 
+/// The first part of every key of a namespace.
+fn prefix(config: &RedisConfig, namespace: &str) -> String {
+    match namespace {
+        "default" => config.prefix.clone(),
+        namespace => format!("{}:{namespace}", config.prefix),
+    }
+}
+
 impl Redis {
     /// Sets everything up and spawns its tasks. Redis need not be there.
     pub fn start(config: &RedisConfig, store: &StoreConfig, around: &Surroundings<'_>) -> Redis {
-        let prefix = match store.namespace.as_str() {
-            "default" => config.prefix.clone(),
-            namespace => format!("{}:{namespace}", config.prefix),
-        };
+        let prefix = prefix(config, &store.namespace);
         let (coherence, clock, metrics) = (around.coherence, around.clock, around.metrics);
-        let connector = Arc::new(Connector::new(config));
+        let connector = Arc::new(Connector::new(config, &wire::LogKeys::new(&prefix).stream));
         let link = Arc::new(Link::new(config, Arc::clone(&connector)));
         let names = Names::new(&prefix);
         let (writes, queue) = Writes::new(config, metrics.clone());
@@ -174,7 +215,7 @@ impl Redis {
 
     /// A walk over our entries, on a connection of its own.
     pub fn walk(&self) -> (Walk, Dedicated) {
-        (Walk::new(self.tier.names.clone()), Dedicated::new(Arc::clone(&self.connector)))
+        (Walk::new(self.tier.names.clone()), Dedicated::entries(Arc::clone(&self.connector)))
     }
 
     /// Remembers how many entries a whole walk has seen.
@@ -185,16 +226,14 @@ impl Redis {
     /// Asks Redis how it is; every question has the operation's deadline. Entries are counted in passing while they
     /// are few, else the last whole walk's count stands.
     pub async fn health(&self) -> RedisHealth {
-        let mut health = RedisHealth::default();
+        let mut health = RedisHealth { mode: self.connector.mode(), ..RedisHealth::default() };
         let clock = &self.tier.clock;
         let started = clock.elapsed();
         if self.tier.link.command(&::redis::cmd("PING")).await.is_ok() {
             let elapsed = clock.elapsed().saturating_sub(started);
             health.connected = true;
             health.response_ms = Some(elapsed.as_secs_f64() * 1000.0);
-            if let Ok(Value::BulkString(info)) = self.tier.link.command(&::redis::cmd("INFO")).await {
-                health::read_info(&mut health, &String::from_utf8_lossy(&info));
-            }
+            health::ask(&mut health, &self.tier.link).await;
         }
         if health.connected
             && let Some(entries) = scan::count(&self.tier.link, &self.tier.names).await
@@ -203,6 +242,7 @@ impl Redis {
         }
         health.breaker = self.tier.link.breaker();
         health.entries = self.seen.load(Ordering::Relaxed).checked_sub(1).filter(|_| health.connected);
+        health.primary = self.connector.place().map(|node| node.to_string());
         health.last_error = self.connector.last_error();
         health.log_followed = self.log.following();
         if !health.log_followed {

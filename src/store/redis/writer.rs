@@ -155,7 +155,7 @@ pub struct Writer {
 impl Writer {
     /// Writes until `stop`, and then what still waits.
     pub async fn run(mut self, stop: CancellationToken) {
-        let mut connection = Dedicated::new(Arc::clone(&self.connector));
+        let mut connection = Dedicated::entries(Arc::clone(&self.connector));
         loop {
             let first = tokio::select! {
                 biased;

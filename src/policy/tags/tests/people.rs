@@ -140,6 +140,7 @@ fn the_fingerprint_is_stable_and_tells_plans_apart() {
         plan(&[route("a", SubjectSpec::None, &[])], vec![]),
         plan(&[a()], vec![with_paths(&["/x"])]),
         plan(&[a()], vec![PurgeRule { routes: vec!["a".into()], ..rule("PUT /x", &[]) }]),
+        plan(&[a()], vec![PurgeRule { soft: true, ..rule("PUT /x", &["session:*"]) }, rule("PUT /y", &[])]),
         TagPlan::new(&[a()], vec![], 64),
     ];
     let distinct: BTreeSet<u64> = others.iter().map(|p| p.fingerprint).chain([base]).collect();

@@ -13,11 +13,13 @@ use super::super::wire::{self, Part};
 use super::Log;
 use super::follow::not_understood;
 use super::queue::{Done, Waiting, What, number};
-use crate::coherence::{Event, Roster};
+use crate::coherence::{Epoch, Event, Roster};
 use crate::store::random;
 
 /// Most that is written in one round trip.
 const BATCH: usize = 64;
+/// How long the follower may take for what lies between: it is told at the same moment.
+const FOLLOWER: Duration = Duration::from_millis(10);
 
 impl Log {
     /// Writes what waits, for ever; ends when `stop` is cancelled and the queue is empty.
@@ -34,7 +36,12 @@ impl Log {
                 continue;
             }
             match self.append_batch(&mut connection, &batch).await {
-                Ok(()) => attempt = 0,
+                Ok(()) => {
+                    if std::mem::take(&mut attempt) > 0 {
+                        let owed = self.coherence.owed();
+                        tracing::info!(owed, "the purge log can be reached again: what is owed goes into it");
+                    }
+                }
                 Err(failure) => {
                     if attempt == 0 {
                         tracing::warn!(%failure, "the purge log cannot be reached: purges are owed to it");
@@ -66,8 +73,8 @@ impl Log {
                 self.apply(state.epoch, *seq, event);
             }
         }
-        if !self.stands(state.epoch, state.end) {
-            // Not next in line: others' events lie between, or it is a new epoch. Read them first.
+        if !self.follower_reaches(state.epoch, state.end).await {
+            // It is a new epoch, or events do not come in: read them here.
             self.catch_up(connection).await?;
         }
         let told = Arc::new(state.roster.clone());
@@ -78,6 +85,14 @@ impl Log {
             }
         }
         Ok(())
+    }
+
+    /// Others' events lie between: they are on their way to the follower. True = it has applied them.
+    async fn follower_reaches(&self, epoch: Epoch, end: u64) -> bool {
+        let mut applied = self.advanced.subscribe();
+        let reached = applied.wait_for(|_| self.stands(epoch, end) || self.coherence.view().epoch != epoch);
+        let _ = timeout(FOLLOWER, reached).await;
+        self.stands(epoch, end)
     }
 
     /// It is in the log, and applied here if it is an event.

@@ -108,6 +108,7 @@ impl Log {
         for record in &followed.events {
             self.apply(epoch, record.seq, &record.event);
         }
+        self.advanced.send_replace(());
         if others {
             self.applied.notify_one();
         }
@@ -146,6 +147,7 @@ impl Log {
             if done {
                 self.joined.send_if_modified(|joined| !std::mem::replace(joined, true));
                 self.heard(&state);
+                self.advanced.send_replace(());
                 self.applied.notify_one();
                 return Ok(());
             }
@@ -189,7 +191,13 @@ impl Log {
             }
         }
         if self.coherence.enter(draft) {
-            tracing::info!(seq = state.end, floor = state.floor, "entered the purge log's epoch");
+            self.metrics.log_epoch();
+            tracing::info!(
+                epoch = format!("{:032x}", state.epoch.0),
+                seq = state.end,
+                floor = state.floor,
+                "entered the purge log's epoch: older entries are void"
+            );
         }
         Ok(true)
     }

@@ -24,7 +24,7 @@ impl Log {
     /// Sends beats until `stop`, and then leaves.
     pub async fn take_part(self: Arc<Log>, stop: CancellationToken) {
         let mut connection = Dedicated::new(Arc::clone(&self.connector));
-        let (mut last, mut attempt) = (None, 0);
+        let (mut last, mut attempt, mut held) = (None, 0, false);
         loop {
             let interval = self.membership.agreement().beat_interval();
             let wait = match self.beat(&mut connection, &mut last).await {
@@ -42,6 +42,7 @@ impl Log {
                     interval.min(pause(attempt - 1, u64::from_le_bytes(random())))
                 }
             };
+            self.note_lease(&mut held);
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
                 () = stop.cancelled() => break,
@@ -95,6 +96,18 @@ impl Log {
         }
     }
 
+    /// Says once when the lease is lost, and once when there is one again.
+    fn note_lease(&self, held: &mut bool) {
+        let now_held = self.coherence.holds_lease(self.clock.elapsed());
+        match (std::mem::replace(held, now_held), now_held) {
+            (true, false) => tracing::warn!(
+                "the lease is lost: requests go to the upstream until Redis has been heard from again"
+            ),
+            (false, true) => tracing::info!("a lease is held: requests are answered from the cache"),
+            _ => {}
+        }
+    }
+
     /// A new epoch knows nothing of the mutations that are under way.
     fn intend_again(&self) {
         if self.membership.agreement().mode == Mode::Eventual {
@@ -113,6 +126,7 @@ impl Log {
             let reply = connection.command(&command, FAREWELL).await?;
             let state = wire::state(&reply).ok_or_else(not_understood)?;
             if state.roster.members.iter().all(|(there, _)| *there != member) {
+                self.metrics.log_eviction();
                 tracing::warn!(%member, "an instance has fallen silent: it is no longer waited for");
             }
             self.heard(&state);
