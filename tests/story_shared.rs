@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
-use support::{Answer, Hold, Origin, Redis, Reply, Weir, body_of, eventually, signal, within};
+use support::{
+    Answer, Hold, Origin, Redis, RedisCluster, Reply, Weir, WeirConfig, body_of, eventually, signal, within,
+};
 
 /// What a lock lasts without its holder (`store::BOUND`).
 const BOUND: Duration = Duration::from_secs(1);
@@ -410,4 +412,31 @@ async fn what_lies_in_a_locks_place_and_is_none_stops_nobody() {
         redis.run::<()>(&["DEL", &lock]).await;
     }
     assert_eq!(asked(&weirs, "store_unavailable").await, 2);
+}
+
+/// Locks lie where their names hash to, their ends are announced where the log is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn over_a_cluster_too() {
+    let (origin, cluster) = (Origin::start().await, RedisCluster::start().await);
+    origin.on("GET /page/*", |seen| Reply::text(format!("page {}", seen.path)));
+    let route = PAGE.replace("/page", "/page/{id}");
+    let text = format!("{PATIENT}{route}");
+    let section = cluster.section();
+    let start = || WeirConfig::new(&text).upstream(&origin.url()).redis_section(&section).start();
+    let weirs = join_all((0..2).map(|_| start())).await;
+    for n in 0..10 {
+        let path = format!("/page/{n}");
+        let hold = origin.hold_next(&format!("GET {path}"), 1);
+        let first = weirs[0].get(&path).spawn();
+        hold.caught(1).await;
+        let second = weirs[1].get(&path).spawn();
+        looked(&weirs[1], n + 1).await;
+        hold.release();
+        for answer in [first, second] {
+            let answer = within("both are answered", answer).await.unwrap();
+            assert_eq!(answer.assert_code(200).text(), format!("page {path}"));
+        }
+        assert_eq!(origin.count(&path), 1);
+    }
+    assert_eq!((asked(&weirs, "led").await, asked(&weirs, "found").await), (10, 10));
 }
