@@ -302,8 +302,10 @@ async fn a_fetch_longer_than_the_bound_keeps_its_lock() {
 async fn who_waits_longer_than_one_may_goes_alone() {
     let (origin, redis) = (Origin::start().await, Redis::start().await);
     origin.counting("GET /page");
-    let text = format!("{PATIENT}[cache]\ncoalesce_timeout = \"300ms\"\n{PAGE}");
-    let weirs = several(2, &origin, &redis, &text).await;
+    // The holder would keep its lock for as long as its own clients wait.
+    let mut weirs = several(1, &origin, &redis, &format!("{PATIENT}{PAGE}")).await;
+    let hasty = format!("{PATIENT}[cache]\ncoalesce_timeout = \"300ms\"\n{PAGE}");
+    weirs.extend(several(1, &origin, &redis, &hasty).await);
     let (hold, mut answers) = one_fetches_others_wait(&origin, &weirs, "/page").await;
     let answer = within("who waited is answered", answers.pop().unwrap()).await.unwrap();
     assert_eq!(answer.assert_code(200).text(), "answer 2");
