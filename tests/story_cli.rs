@@ -102,6 +102,17 @@ async fn a_missing_file_and_a_bad_file_are_refused_by_run_too() {
 }
 
 #[tokio::test]
+async fn a_tag_that_no_rule_purges_is_pointed_out_but_no_warning() {
+    let dir = directory(
+        &GOOD.replace("tags = [\"item:{path.id}\"]\n\n", "tags = [\"item:{path.id}\", \"kind:a\"]\n\n"),
+    );
+    let run = run_weir(dir.path(), &["check", "--deny-warnings"], &[]).await;
+    assert_eq!(run.code, Some(0), "{run:?}");
+    assert!(run.stderr.contains("note: no purge rule names the tag family `kind`"), "{run:?}");
+    assert!(run.stderr.contains("proxy.toml:9:"), "{run:?}");
+}
+
+#[tokio::test]
 async fn rules_that_can_never_apply_are_warned_about() {
     let shadowed = GOOD.replace(
         "[[purge]]",
@@ -160,6 +171,13 @@ async fn health_tells_by_its_exit_code() {
     assert_eq!(run_weir(dir.path(), &["health", "--url", &url], &[]).await.code, Some(0));
     let listen = weir.admin_addr().to_string();
     assert_eq!(run_weir(dir.path(), &["health"], &[("WEIR_ADMIN_LISTEN", &listen)]).await.code, Some(0));
+    let healthz = run_weir(dir.path(), &["health", "--url", &format!("{url}/healthz")], &[]).await;
+    assert_eq!((healthz.code, healthz.stdout.as_str()), (Some(0), "ok\n"), "{healthz:?}");
+    for page in ["/stats", "/metrics"] {
+        let run = run_weir(dir.path(), &["health", "--url", &format!("{url}{page}")], &[]).await;
+        assert_eq!((run.code, run.stdout.as_str()), (Some(2), ""), "{page} is no probe: {run:?}");
+        assert!(run.stderr.contains("/readyz"), "{run:?}");
+    }
     let away = format!("http://{}", nobody());
     let run = run_weir(dir.path(), &["health", "--url", &away], &[]).await;
     assert_eq!(run.code, Some(1), "{run:?}");
@@ -173,7 +191,7 @@ async fn version_and_help_say_enough() {
     assert_eq!((version.code, version.stdout.trim()), (Some(0), concat!("weir ", env!("CARGO_PKG_VERSION"))));
     let help = run_weir(dir.path(), &["--help"], &[]).await;
     assert_eq!(help.code, Some(0));
-    for word in ["check", "demo", "health", "proxy.toml", "WEIR_"] {
+    for word in ["check", "demo", "health", "purge", "proxy.toml", "WEIR_"] {
         assert!(help.stdout.contains(word), "no {word} in the help:\n{}", help.stdout);
     }
     let wrong = run_weir(dir.path(), &["frobnicate"], &[]).await;

@@ -165,3 +165,46 @@ async fn the_slot_of_the_log_moves() {
     }
     assert!(cluster.primaries[from].keys("*cache:log*").await.is_empty());
 }
+
+/// One node answers nothing, and its connections stay open: requests are answered, and the other nodes' entries go
+/// on being hits.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_freezes_and_thaws() {
+    let (origin, cluster) = tokio::join!(origin(), RedisCluster::start());
+    for node in &cluster.primaries {
+        node.run::<()>(&["CONFIG", "SET", "cluster-require-full-coverage", "no"]).await;
+    }
+    let weir = weir(&origin, &cluster).await;
+    fill(&weir, &cluster, 60).await;
+    let log = cluster.owner("cache:log").await;
+    // One that Weir was told to ask.
+    let frozen = (0..2).find(|n| *n != log).unwrap();
+    let others = 60 - cluster.primaries[frozen].keys("cache:page:*").await.len();
+    cluster.primaries[frozen].freeze();
+
+    let began = Instant::now();
+    let (mut hits, mut slowest, mut rounds) = (0, Duration::ZERO, 0);
+    // The breaker's parts do not end exactly where a node's slots do: a few of its neighbours' keys suffer with it.
+    while hits < others * 3 / 4 || rounds < 5 {
+        hits = 0;
+        for n in 0..60 {
+            let answer = weir.get(&format!("/page/{n}")).await;
+            slowest = slowest.max(answer.assert_code(200).elapsed);
+            hits += usize::from(answer.hit());
+        }
+        rounds += 1;
+        assert!(began.elapsed() < DEADLINE * 2, "{hits} hits of the {others} on other nodes");
+    }
+    println!(
+        "frozen: {hits} of {others} are hits after {rounds} rounds, {:?}, slowest {slowest:?}",
+        began.elapsed()
+    );
+    let version = weir.put("/items/7").await.assert_code(200).item_version();
+    assert_eq!(weir.get("/items/7").await.item_version(), version);
+
+    cluster.primaries[frozen].thaw();
+    for n in 0..60 {
+        eventually("hits on every node", DEADLINE, || async { weir.get(&format!("/page/{n}")).await.hit() })
+            .await;
+    }
+}

@@ -6,7 +6,7 @@
 //! GET  /healthz  detail; Redis away is "degraded" and still 200
 //! GET  /metrics  Prometheus text
 //! GET  /stats    hits, misses, sets, …
-//! POST /purge    {"tags": […], "paths": […], "routes": […], "subject": …}        token
+//! POST /purge    {"tags": […], "paths": […], "routes": […], "subject": …, "soft": …}   token
 //! POST /flush    everything                                                      token
 //! POST /enable   POST /disable: the cache's switch, for this process             token
 //! ```

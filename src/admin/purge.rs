@@ -29,8 +29,10 @@ use crate::store::{Counted, Purged, Reach};
 const BODY_BYTES: usize = 64 * 1024;
 /// Longest wait for a whole body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
-/// Longest look-up for the count.
-const COUNT_LIMIT: Duration = Duration::from_secs(2);
+/// Longest look-up for the count, if the caller does not ask for more: the purge waits for it.
+const QUICK_COUNT: Duration = Duration::from_millis(5);
+/// Longest look-up for a count of everything.
+const WHOLE_COUNT: Duration = Duration::from_secs(2);
 
 /// What a purge names, as typed. `tag`, `path` and `route` are taken for their plurals, one text for a list of one.
 #[derive(Debug, Default, PartialEq, Deserialize)]
@@ -44,6 +46,27 @@ struct PurgeRequest {
     routes: Texts,
     subject: Option<SubjectSelector>,
     soft: bool,
+    count: CountWish,
+}
+
+/// How much is counted before the purge.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum CountWish {
+    /// What can be seen in a moment, so that a purge takes as long with a million entries as with ten.
+    #[default]
+    Quick,
+    /// Everything, for seconds if it must be.
+    Whole,
+}
+
+impl CountWish {
+    fn limit(self) -> Duration {
+        match self {
+            CountWish::Quick => QUICK_COUNT,
+            CountWish::Whole => WHOLE_COUNT,
+        }
+    }
 }
 
 /// `"a"` or `["a", "b"]`.
@@ -114,7 +137,7 @@ impl PurgeRequest {
             let detail = format!(
                 "The body is not a purge: {why}. A purge is a JSON object with at least one of `tags`, `paths`, \
                  `routes` (lists of strings) and `subject` (64 hex digits, or an object with `route` and `headers`); \
-                 `soft` (true or false) may go with them."
+                 `soft` (true or false) and `count` (\"quick\" or \"whole\") may go with them."
             );
             Problem::new(StatusCode::BAD_REQUEST, "bad-body", detail)
         };
@@ -163,7 +186,7 @@ impl Admin {
             hashed_with: view.secret_id,
             ..Event::default()
         };
-        let done = self.publish(named.tags, event).await?;
+        let done = self.publish(named.tags, event, request.count).await?;
         tracing::info!(
             names = named.names.join(", "),
             entries = done.counted.entries,
@@ -185,7 +208,7 @@ impl Admin {
 
     pub(super) async fn flush(self: Arc<Self>) -> Result<Response<Body>, Problem> {
         let everything = TagPlan::everything(&self.state.store.coherence().view().secret);
-        let done = self.publish(vec![everything], Event::flush()).await?;
+        let done = self.publish(vec![everything], Event::flush(), CountWish::Quick).await?;
         tracing::warn!(
             entries = done.counted.entries,
             seq = done.purged.seq,
@@ -196,10 +219,15 @@ impl Admin {
     }
 
     /// Counts what carries `tags`, then publishes, in a task that the caller cannot cancel.
-    async fn publish(self: &Arc<Self>, tags: Vec<Tag>, event: Event) -> Result<Done, Problem> {
+    async fn publish(
+        self: &Arc<Self>,
+        tags: Vec<Tag>,
+        event: Event,
+        count: CountWish,
+    ) -> Result<Done, Problem> {
         let store = self.state.store.clone();
         let work = self.tasks.spawn(async move {
-            let counted = store.count(&tags, COUNT_LIMIT).await;
+            let counted = store.count(&tags, count.limit()).await;
             Done { counted, purged: store.publish(event, None).await }
         });
         work.await.map_err(|error| {
@@ -215,7 +243,7 @@ impl Done {
         let mut warnings = Vec::new();
         if !self.counted.complete {
             warnings
-                .push("The count is a lower bound: the look-up ended before it had seen everything.".into());
+                .push("The count is a lower bound: the look-up ended before it had seen everything; \"count\": \"whole\" takes up to 2 s.".into());
         }
         if self.purged.is_owed() {
             let words = "The purge log could not be reached: the purge holds here now and reaches the other \

@@ -372,11 +372,6 @@ impl Membership {
         state.others.iter().filter(|(_, seen)| silent(seen)).map(|(id, seen)| (*id, seen.beat)).collect()
     }
 
-    /// Whether this instance is registered, and nobody else, as far as known.
-    pub fn is_alone(&self, now: Duration) -> bool {
-        self.state.lock().by_itself(now)
-    }
-
     /// The wait for a purge that was appended at `seq` and is applied here; `told` and `now` are of the append's answer.
     pub fn wait(&self, told: &Roster, seq: u64, now: Duration) -> Wait {
         self.observe(told, now);
@@ -418,10 +413,11 @@ impl Membership {
     }
 
     /// Until when the answer to a mutation waits whose purge could not be appended: by then nobody who is cut off as
-    /// well answers from the store. `None` = nobody else is there, as far as known, or nobody is to be waited for.
-    pub fn detached_until(&self, now: Duration) -> Option<Duration> {
+    /// well answers from the store. Who was alone in its last beat waits too: somebody may have joined since.
+    /// `None` = nobody is to be waited for.
+    pub fn detached_until(&self) -> Option<Duration> {
         let state = self.state.lock();
-        if self.agreement.mode == Mode::Eventual || state.by_itself(now) {
+        if self.agreement.mode == Mode::Eventual {
             return None;
         }
         let theirs = state.epoch.map_or(self.agreement, |seen| seen.agreement);

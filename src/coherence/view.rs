@@ -497,9 +497,10 @@ impl Coherence {
     }
 
     /// New rules (reload): entries tagged by others are void. If the same rules return, what they stored before
-    /// revives only if nothing was purged meanwhile: those events may not have named all that these rules would.
+    /// revives only if nothing was purged meanwhile: those events may not have named all that these rules would. What
+    /// is owed under other rules voids everything, as it will once it is applied.
     pub fn set_rules(&self, rules: u64) {
-        let _pending = self.pending.lock();
+        let pending = self.pending.lock();
         let old = self.view.load_full();
         if old.rules == rules {
             return;
@@ -517,6 +518,9 @@ impl Coherence {
             lease_until: AtomicU64::new(old.lease_until.load(Ordering::Acquire)),
             version: AtomicU64::new(1),
         };
+        for event in &pending.owed {
+            view.mark(event, applied.saturating_add(1));
+        }
         self.swap(&old, view);
     }
 

@@ -124,12 +124,8 @@ impl Exchange {
             return refused_unreachable();
         };
         // A defect here must not keep what the backend may have done from being purged.
-        let forwarded = AssertUnwindSafe(self.forward(&mutation, outbound)).catch_unwind().await;
-        let outcome = forwarded.unwrap_or_else(|_| {
-            tracing::error!(
-                path = mutation.path,
-                "a mutation failed within Weir: everything it may concern is purged"
-            );
+        let forwarded = unless_it_panics(self.forward(&mutation, outbound)).await;
+        let outcome = forwarded.unwrap_or_else(|| {
             let purges = Some(Purges { first: None, last: self.widest(&mutation) });
             Carried { answer: Err(LOST), purges, first_byte: Duration::ZERO }
         });
@@ -333,6 +329,15 @@ impl Mutation {
     }
 }
 
+/// What `work` comes to; `None` = it panicked. Nothing that it had borrowed is looked at afterwards.
+async fn unless_it_panics<T>(work: impl Future<Output = T>) -> Option<T> {
+    let done = AssertUnwindSafe(work).catch_unwind().await;
+    if done.is_err() {
+        tracing::error!("a mutation's forwarding failed within Weir: all that it may concern is purged");
+    }
+    done.ok()
+}
+
 fn all_soft(rules: &[(&PurgeRule, PathParams)]) -> bool {
     !rules.is_empty() && rules.iter().all(|(rule, _)| rule.soft)
 }
@@ -387,6 +392,29 @@ mod tests {
         }
         for code in [409, 425, 429, 500, 503] {
             assert!(!is_refusal(StatusCode::from_u16(code).unwrap()), "{code}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_an_outcome() {
+        assert_eq!(unless_it_panics(async { 7 }).await, Some(7));
+        assert_eq!(unless_it_panics(async { panic!("a defect") }).await, None::<u8>);
+    }
+
+    #[test]
+    fn what_the_client_hears_of_its_purge() {
+        let lost = || Err(LOST);
+        let done = || Ok(Response::new(Body::Empty));
+        for (answer, reach, status, detail) in [
+            (done(), None, 200, "refused"),
+            (done(), Some(Reach::Everywhere), 200, "purged"),
+            (done(), Some(Reach::Owed), 200, "purge-owed"),
+            (done(), Some(Reach::Unconfirmed), 504, "purge-unconfirmed"),
+            (lost(), Some(Reach::Everywhere), 502, "mutation-lost"),
+            (lost(), Some(Reach::Unconfirmed), 504, "purge-unconfirmed"),
+        ] {
+            let answer = concluded(answer, reach);
+            assert_eq!((answer.response.status().as_u16(), answer.status.detail), (status, Some(detail)));
         }
     }
 

@@ -234,9 +234,6 @@ impl Scrape {
         }
         let help = "Entries void only because one of their tags shares a mark with another that was purged.";
         family(encoder, "weir_false_voids", help, MetricType::Counter)?.counter(NONE, gauges.false_voids)?;
-        let help = "Time for which mutations' answers were held back until their purges were in force.";
-        let mut out = family(encoder, "weir_mutation_wait_seconds", help, MetricType::Histogram)?;
-        out.histogram(NONE, &slab.histogram(layout.mutation_wait()))?;
         let Some(log) = &gauges.log else { return Ok(()) };
         let help = "Changes of the purge log's epoch seen here; each voids every older entry.";
         let mut out = family(encoder, "weir_log_epochs", help, MetricType::Counter)?;

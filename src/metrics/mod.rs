@@ -339,6 +339,11 @@ impl Metrics {
         slab.mine().observe(layout.mutation_wait(), waited);
     }
 
+    /// An answer was not stored; `reason` is a static token.
+    pub fn not_stored(&self, reason: &'static str) {
+        *self.0.not_stored.lock().entry(reason).or_default() += 1;
+    }
+
     /// The purge log's epoch has changed, as this instance sees it.
     pub fn log_epoch(&self) {
         let Inner { layout, slab, .. } = &*self.0;
@@ -349,11 +354,6 @@ impl Metrics {
     pub fn log_eviction(&self) {
         let Inner { layout, slab, .. } = &*self.0;
         slab.mine().add(layout.log_evictions(), 1);
-    }
-
-    /// An answer was not stored; `reason` is a static token.
-    pub fn not_stored(&self, reason: &'static str) {
-        *self.0.not_stored.lock().entry(reason).or_default() += 1;
     }
 
     /// How requests ended since start, for `/stats`.

@@ -90,8 +90,14 @@ impl Layout {
         let results = self.store_result(0, 0, 0) + Self::SERIES * StoreResult::ALL.len();
         results + (tier * StoreOp::ALL.len() + op) * WIDTH
     }
+    pub(super) fn log_epochs(self) -> usize {
+        self.store_seconds(0, 0) + Self::SERIES * WIDTH
+    }
+    pub(super) fn log_evictions(self) -> usize {
+        self.log_epochs() + 1
+    }
     pub(super) fn purges(self, owed: bool) -> usize {
-        self.store_seconds(0, 0) + Self::SERIES * WIDTH + usize::from(owed)
+        self.log_evictions() + 1 + usize::from(owed)
     }
     pub(super) fn purge_tags(self) -> usize {
         self.purges(true) + 1
@@ -99,14 +105,8 @@ impl Layout {
     pub(super) fn mutation_wait(self) -> usize {
         self.purge_tags() + 1
     }
-    pub(super) fn log_epochs(self) -> usize {
-        self.mutation_wait() + WIDTH
-    }
-    pub(super) fn log_evictions(self) -> usize {
-        self.log_epochs() + 1
-    }
     pub(super) fn shared(self, result: usize) -> usize {
-        self.log_evictions() + 1 + result
+        self.mutation_wait() + WIDTH + result
     }
     /// Length of the table.
     pub(super) fn cells(self) -> usize {
@@ -214,12 +214,13 @@ mod tests {
                 take(layout.store_seconds(tier, op), WIDTH);
             }
         }
+        take(layout.log_epochs(), 1);
+        take(layout.log_evictions(), 1);
         take(layout.purges(false), 1);
         take(layout.purges(true), 1);
         take(layout.purge_tags(), 1);
+        (0..SharedResult::ALL.len()).for_each(|result| take(layout.shared(result), 1));
         take(layout.mutation_wait(), WIDTH);
-        take(layout.log_epochs(), 1);
-        take(layout.log_evictions(), 1);
         assert!(taken.iter().all(|n| *n == 1), "{taken:?}");
     }
 

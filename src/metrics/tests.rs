@@ -114,7 +114,6 @@ fn busy() -> Metrics {
     metrics.purge(1, true);
     metrics.not_stored("no-store");
     metrics.not_stored("no-store");
-    metrics.mutation_wait(ms(3));
     metrics.log_epoch();
     metrics.log_eviction();
     metrics.log_eviction();
@@ -168,7 +167,6 @@ fn prometheus_text_is_strictly_well_formed_and_says_what_happened() {
     assert_eq!((parsed.get("weir_log_epochs_total"), parsed.get("weir_log_evictions_total")), (1.0, 2.0));
     assert_eq!(parsed.get("weir_entries_void_total{reason=\"purged\"}"), 7.0);
     assert_eq!(parsed.get("weir_false_voids_total"), 2.0);
-    assert_eq!(parsed.get("weir_mutation_wait_seconds_count"), 1.0);
     assert_eq!(parsed.get("weir_config_last_reload_success_timestamp_seconds"), 1.5);
     assert_eq!(parsed.kinds["weir_requests_total"], "counter");
 }

@@ -1,6 +1,6 @@
 //! A Redis Cluster: real nodes on loopback, joined and given their slots by hand.
 
-use super::redis_server::Role;
+use super::redis_server::{Role, tls_options};
 use super::{DEADLINE, Redis, eventually, free_port};
 
 /// Three primaries with a third of the slots each, and perhaps a replica of the first. Killed when dropped.
@@ -17,14 +17,18 @@ const SLOTS: [(u16, u16); 3] = [(0, 5460), (5461, 10922), (10923, 16383)];
 impl RedisCluster {
     /// Three primaries, no replica.
     pub async fn start() -> RedisCluster {
-        RedisCluster::with_options(&[]).await
+        RedisCluster::launch(false).await
     }
 
-    /// The same with more options on every node's command line.
-    pub async fn with_options(options: &[&str]) -> RedisCluster {
+    /// The same with an encrypted port on every node, which they use among themselves as well.
+    pub async fn with_tls() -> RedisCluster {
+        RedisCluster::launch(true).await
+    }
+
+    async fn launch(tls: bool) -> RedisCluster {
         let mut primaries = Vec::new();
         for (from, to) in SLOTS {
-            let node = node(options).await;
+            let node = node(tls).await;
             node.run::<()>(&["CLUSTER", "ADDSLOTSRANGE", &from.to_string(), &to.to_string()]).await;
             let epoch = (primaries.len() + 1).to_string();
             node.run::<()>(&["CLUSTER", "SET-CONFIG-EPOCH", &epoch]).await;
@@ -41,7 +45,8 @@ impl RedisCluster {
     async fn meet(&self, node: &Redis) {
         let first = &self.primaries[0];
         let bus: (String, String) = first.run(&["CONFIG", "GET", "cluster-port"]).await;
-        node.run::<()>(&["CLUSTER", "MEET", "127.0.0.1", &first.port().to_string(), &bus.1]).await;
+        let port = first.tls_port().unwrap_or(first.port()).to_string();
+        node.run::<()>(&["CLUSTER", "MEET", "127.0.0.1", &port, &bus.1]).await;
     }
 
     async fn is_whole(&self) {
@@ -56,7 +61,7 @@ impl RedisCluster {
 
     /// Gives the primary `of` a replica and waits until it is in step and known everywhere.
     pub async fn add_replica(&mut self, of: usize) {
-        let replica = node(&[]).await;
+        let replica = node(self.primaries[of].tls_port().is_some()).await;
         self.meet(&replica).await;
         let id: String = self.primaries[of].run(&["CLUSTER", "MYID"]).await;
         eventually("the replica is known", DEADLINE, || async {
@@ -101,7 +106,7 @@ impl RedisCluster {
         let target: String = to.run(&["CLUSTER", "MYID"]).await;
         to.run::<()>(&["CLUSTER", "SETSLOT", &slot, "IMPORTING", &source]).await;
         from.run::<()>(&["CLUSTER", "SETSLOT", &slot, "MIGRATING", &target]).await;
-        let port = to.port().to_string();
+        let port = to.tls_port().unwrap_or(to.port()).to_string();
         loop {
             let keys: Vec<String> = from.run(&["CLUSTER", "GETKEYSINSLOT", &slot, "10"]).await;
             if keys.is_empty() {
@@ -126,17 +131,16 @@ impl RedisCluster {
     }
 }
 
-async fn node(options: &[&str]) -> Redis {
+async fn node(tls: bool) -> Redis {
     let bus = free_port().to_string();
-    let own = [
-        "--cluster-enabled",
-        "yes",
-        "--cluster-node-timeout",
-        "1000",
-        "--cluster-port",
-        &bus,
-        "--repl-diskless-sync-delay",
-        "0",
-    ];
-    Redis::launch(Role::Node, None, &[&own[..], options].concat()).await
+    let mut options =
+        vec!["--cluster-enabled", "yes", "--cluster-node-timeout", "1000", "--cluster-port", &bus];
+    options.extend(["--repl-diskless-sync-delay", "0"]);
+    let tls = if tls {
+        [tls_options(), vec!["--tls-cluster".to_owned(), "yes".to_owned()]].concat()
+    } else {
+        Vec::new()
+    };
+    options.extend(tls.iter().map(String::as_str));
+    Redis::launch(Role::Node, None, &options).await
 }

@@ -10,6 +10,7 @@
 
 mod client;
 mod cluster;
+mod forwarder;
 mod origin;
 mod redis_server;
 mod sentinel;
@@ -22,8 +23,9 @@ use std::time::{Duration, Instant};
 
 pub use client::{Answer, Ask, CacheStatus, Client, Conn, Opened};
 pub use cluster::RedisCluster;
+pub use forwarder::Forwarder;
 pub use origin::{Hold, Origin, OriginBody, RawOrigin, Reply, Seen, body_of};
-pub use redis_server::Redis;
+pub use redis_server::{Redis, tls_file, tls_section};
 pub use sentinel::RedisWithSentinels;
 pub use weir::{ADMIN_TOKEN, Run, Weir, WeirConfig, run_weir};
 
@@ -75,7 +77,7 @@ pub fn nobody() -> SocketAddr {
 }
 
 /// Sends a signal by name (`TERM`, `STOP`, `CONT`, `KILL`) to one process that the test started.
-pub(crate) fn signal(pid: u32, name: &str) {
+pub fn signal(pid: u32, name: &str) {
     let done = std::process::Command::new("sh")
         .args(["-c", &format!("kill -{name} {pid}")])
         .status()

@@ -1,4 +1,8 @@
 //! A real `redis-server` on a port and in a directory of its own, to be killed, frozen, flushed and spoilt.
+//!
+//! It may have a second, encrypted port, which wants a certificate of its clients; the rig itself uses the plain one.
+//! `tls/` holds a certificate for `localhost` and 127.0.0.1, one for clients, and the authority that signed both,
+//! whose key no longer exists; and a stranger's authority. They are good for nothing but these stories.
 
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -43,6 +47,12 @@ impl Redis {
     /// Starts a server with more options, as on the command line.
     pub async fn with_options(options: &[&str]) -> Redis {
         Redis::launch(Role::Server, None, options).await
+    }
+
+    /// Starts a server with an encrypted port besides.
+    pub async fn with_tls() -> Redis {
+        let options = tls_options();
+        Redis::with_options(&options.iter().map(String::as_str).collect::<Vec<_>>()).await
     }
 
     pub(super) async fn launch(role: Role, password: Option<&str>, options: &[&str]) -> Redis {
@@ -118,9 +128,15 @@ impl Redis {
         }
     }
 
-    /// `127.0.0.1:port`
+    /// `127.0.0.1:port`, the port being the encrypted one if there is one.
     pub fn address(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
+        format!("127.0.0.1:{}", self.tls_port().unwrap_or(self.port))
+    }
+
+    /// The encrypted port.
+    pub fn tls_port(&self) -> Option<u16> {
+        let at = self.options.iter().position(|o| o == "--tls-port")?;
+        self.options[at + 1].parse().ok()
     }
 
     /// The port it listens on.
@@ -204,6 +220,36 @@ impl Redis {
             self.run::<()>(&["SET", &key, garbage]).await;
         }
     }
+}
+
+/// A file in `tests/support/tls/`.
+pub fn tls_file(name: &str) -> String {
+    format!("{}/tests/support/tls/{name}", env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Command line for an encrypted port, used towards replicas and other nodes as well.
+pub(super) fn tls_options() -> Vec<String> {
+    let (port, cert, key, ca) =
+        (free_port().to_string(), tls_file("server.pem"), tls_file("server.key"), tls_file("ca.pem"));
+    let pairs = [
+        ("--tls-port", port),
+        ("--tls-cert-file", cert),
+        ("--tls-key-file", key),
+        ("--tls-ca-cert-file", ca),
+        ("--tls-auth-clients", "yes".to_owned()),
+        ("--tls-replication", "yes".to_owned()),
+    ];
+    pairs.into_iter().flat_map(|(name, value)| [name.to_owned(), value]).collect()
+}
+
+/// `[redis]` for whoever connects to that port.
+pub fn tls_section() -> String {
+    format!(
+        "ca_file = \"{}\"\ncert_file = \"{}\"\nkey_file = \"{}\"\n",
+        tls_file("ca.pem"),
+        tls_file("client.pem"),
+        tls_file("client.key")
+    )
 }
 
 impl Drop for Redis {

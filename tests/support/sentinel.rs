@@ -1,6 +1,6 @@
 //! A primary, its replicas and their sentinels: real processes with timeouts so short that a failover takes seconds.
 
-use super::redis_server::Role;
+use super::redis_server::{Role, tls_options};
 use super::{DEADLINE, Redis, eventually};
 
 /// What the sentinels call the primary.
@@ -17,32 +17,38 @@ pub struct RedisWithSentinels {
 impl RedisWithSentinels {
     /// Starts them, with `min-replicas-to-write 1`, and waits until everybody knows everybody.
     pub async fn start() -> RedisWithSentinels {
-        let options = [
-            "--min-replicas-to-write",
-            "1",
-            "--repl-diskless-sync-delay",
-            "0",
-            "--repl-ping-replica-period",
-            "1",
-        ];
-        let mut servers = vec![Redis::with_options(&options).await];
-        let port = servers[0].port().to_string();
+        RedisWithSentinels::launch(None).await
+    }
+
+    /// The same, encrypted throughout; the sentinels want this password.
+    pub async fn with_tls(password: &str) -> RedisWithSentinels {
+        RedisWithSentinels::launch(Some(password)).await
+    }
+
+    async fn launch(password: Option<&str>) -> RedisWithSentinels {
+        let more = || if password.is_some() { tls_options() } else { Vec::new() };
+        let mut servers = vec![server(&more(), None).await];
+        let port = servers[0].tls_port().unwrap_or(servers[0].port()).to_string();
         for _ in 0..2 {
-            let replica = [&options[..], &["--replicaof", "127.0.0.1", &port]].concat();
-            servers.push(Redis::with_options(&replica).await);
+            servers.push(server(&more(), Some(&port)).await);
         }
         eventually("both replicas are in step", DEADLINE, || async {
             let info: String = servers[0].run(&["INFO", "replication"]).await;
             info.contains("min_slaves_good_slaves:2")
         })
         .await;
-        let config = format!(
+        let mut config = format!(
             "sentinel monitor {SERVICE} 127.0.0.1 {port} 2\nsentinel down-after-milliseconds {SERVICE} 500\n\
              sentinel failover-timeout {SERVICE} 3000\nsentinel parallel-syncs {SERVICE} 2\n"
         );
+        if let Some(password) = password {
+            config += &format!("sentinel sentinel-pass {password}\n");
+        }
         let mut sentinels = Vec::new();
         for _ in 0..3 {
-            sentinels.push(Redis::launch(Role::Sentinel(config.clone()), None, &[]).await);
+            let options = more();
+            let options: Vec<&str> = options.iter().map(String::as_str).collect();
+            sentinels.push(Redis::launch(Role::Sentinel(config.clone()), password, &options).await);
         }
         let set = RedisWithSentinels { servers, sentinels };
         for sentinel in &set.sentinels {
@@ -66,7 +72,8 @@ impl RedisWithSentinels {
     pub async fn primary_by(&self, sentinel: usize) -> usize {
         let (_, port): (String, u16) =
             self.sentinels[sentinel].run(&["SENTINEL", "GET-MASTER-ADDR-BY-NAME", SERVICE]).await;
-        self.servers.iter().position(|s| s.port() == port).expect("one of the servers")
+        let named = |s: &Redis| s.tls_port().unwrap_or(s.port()) == port;
+        self.servers.iter().position(named).expect("one of the servers")
     }
 
     /// Waits until all sentinels name another primary than `old`, which takes writes; which one that is.
@@ -85,4 +92,21 @@ impl RedisWithSentinels {
         .await;
         new
     }
+}
+
+/// A server that wants a replica before it writes; itself a replica of the primary on that port.
+async fn server(more: &[String], primary: Option<&str>) -> Redis {
+    let mut options = vec![
+        "--min-replicas-to-write",
+        "1",
+        "--repl-diskless-sync-delay",
+        "0",
+        "--repl-ping-replica-period",
+        "1",
+    ];
+    options.extend(more.iter().map(String::as_str));
+    if let Some(port) = primary {
+        options.extend(["--replicaof", "127.0.0.1", port]);
+    }
+    Redis::with_options(&options).await
 }

@@ -68,6 +68,12 @@ impl WeirConfig {
         self
     }
 
+    /// With this lease.
+    pub fn lease(mut self, lease: &str) -> WeirConfig {
+        self.section("cache").insert("lease".to_owned(), lease.into());
+        self
+    }
+
     /// Without an admin token.
     pub fn without_token(mut self) -> WeirConfig {
         self.section("admin").insert("token".to_owned(), "".into());
@@ -216,6 +222,11 @@ impl Weir {
         self.admin
     }
 
+    /// Its `proxy.toml`.
+    pub fn config_file(&self) -> std::path::PathBuf {
+        self.dir.path().join("proxy.toml")
+    }
+
     /// The process.
     pub fn pid(&self) -> u32 {
         self.child.id()
@@ -227,6 +238,16 @@ impl Weir {
             fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("a process to look at");
         let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).expect("VmRSS");
         line.trim().trim_end_matches(" kB").trim().parse::<u64>().expect("a number") * 1024
+    }
+
+    /// SIGSTOP: sockets stay open, nothing answers.
+    pub fn freeze(&self) {
+        signal(self.pid(), "STOP");
+    }
+
+    /// SIGCONT.
+    pub fn thaw(&self) {
+        signal(self.pid(), "CONT");
     }
 
     /// Sends SIGTERM.

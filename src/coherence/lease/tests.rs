@@ -145,7 +145,6 @@ fn alone_and_cut_off_it_serves_on_in_company_it_does_not() {
         m.beat_failed(&beat, at(2.5));
         assert_eq!(m.coherence.holds_lease(at(3.0)), serves);
         assert!(!m.coherence.holds_lease(at(3.5)), "only for another lease");
-        assert_eq!(m.detached_until(at(3.0)).is_none(), members.len() == 1);
     }
 }
 
@@ -154,8 +153,10 @@ fn nobody_is_alone_in_an_epoch_where_others_may_not_have_registered_anew() {
     let m = membership(Alone::Serve);
     let unsettled = Roster { settled: false, ..roster(1, 0, &[(ME, 1)]) };
     m.beaten(&m.next_beat(at(0.0)), &unsettled, at(0.0));
-    assert!(!m.is_alone(at(2.1)));
-    assert!(m.is_alone(at(2.2)));
+    m.beat_failed(&m.next_beat(at(1.5)), at(2.1));
+    assert!(!m.coherence.holds_lease(at(2.1)));
+    m.beat_failed(&m.next_beat(at(2.2)), at(2.2));
+    assert!(m.coherence.holds_lease(at(2.3)));
 }
 
 #[test]
@@ -166,6 +167,17 @@ fn who_could_not_be_heard_of_was_not_silent() {
     m.observe(&roster(2, 0, &[(OTHER, 4)]), at(5.0));
     assert!(m.evictable(at(7.1)).is_empty());
     assert_eq!(m.evictable(at(7.2)), [(OTHER, 4)]);
+}
+
+#[test]
+fn who_was_alone_waits_for_who_may_have_joined_since() {
+    let m = membership(Alone::Serve);
+    let beat = m.next_beat(at(0.0));
+    m.beaten(&beat, &roster(1, 0, &[(ME, 1)]), at(0.0));
+    assert_eq!(m.detached_until(), None, "the log answers");
+    m.beat_failed(&m.next_beat(at(0.5)), at(1.5));
+    m.beat_failed(&m.next_beat(at(1.6)), at(2.6));
+    assert_eq!(m.detached_until(), Some(at(3.7)), "lease × drift after the first failed contact");
 }
 
 #[test]

@@ -209,6 +209,17 @@ fn owed_tags_are_dead_until_their_event_has_come_through() {
 }
 
 #[test]
+fn what_is_owed_under_other_rules_keeps_everything_dead() {
+    let c = coherence();
+    let before = c.sample();
+    c.set_rules(11);
+    c.apply_owed(&Arc::new(Event { rules: 11, ..(*owed(&[3], 1)).clone() }));
+    c.set_rules(10);
+    assert_eq!(live(&c, &before, &[5]), Liveness::Void(Void::Floor), "these rules may have named 5");
+    assert_eq!(live(&c, &c.sample(), &[5]), Liveness::Void(Void::Floor));
+}
+
+#[test]
 fn an_owed_flush_keeps_everything_dead() {
     let c = coherence();
     let event = Arc::new(Event { origin: 5, id: 1, ..Event::flush() });

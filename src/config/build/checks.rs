@@ -50,6 +50,7 @@ impl Builder<'_, '_> {
         if !self.document.was_damaged("purge") && rules.iter().all(|r| r.rule.is_some()) {
             self.check_row_tags(routes, rules);
             self.check_idle_rules(rules);
+            self.check_unpurged(routes, rules);
         }
     }
 
@@ -282,6 +283,32 @@ impl Builder<'_, '_> {
                 );
             }
         }
+    }
+
+    /// Tags that no mutation purges; said once for all, as a change from outside may still be announced.
+    fn check_unpurged(&mut self, routes: &[RoutePart], rules: &[PurgePart]) {
+        let rules = rules.iter().filter_map(|part| part.rule.as_ref());
+        let purged: BTreeSet<&str> =
+            rules.flat_map(|rule| rule.tags.iter().map(|tag| &*tag.family)).collect();
+        let cached =
+            routes.iter().filter_map(|part| Some((part.route.as_ref().filter(|r| r.cache)?, &part.tags)));
+        let tags = cached.flat_map(|(route, spans)| route.tags.iter().zip(spans));
+        let mut idle: Vec<(&str, &Range<usize>)> = Vec::new();
+        for (tag, span) in tags {
+            if !purged.contains(&*tag.family) && idle.iter().all(|(known, _)| *known != &*tag.family) {
+                idle.push((&tag.family, span));
+            }
+        }
+        let Some((_, first)) = idle.first() else { return };
+        let names: Vec<String> = idle.iter().map(|(family, _)| format!("`{family}`")).collect();
+        let what = if let [one] = names.as_slice() {
+            format!("the tag family {one}")
+        } else {
+            format!("the tag families {}", names.join(", "))
+        };
+        self.note(first, format!("no purge rule names {what}: only a purge from outside does")).help(
+            "name it in the `tags` of the [[purge]] whose mutation changes these answers, or drop the tag",
+        );
     }
 
     /// A rule that says nothing which an earlier one has not said.

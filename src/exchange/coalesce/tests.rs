@@ -77,6 +77,11 @@ async fn fly(field: &Field, passenger: Passenger) -> Arrival {
     passenger.fly(|| vec![TAG], &field.coherence).await
 }
 
+/// The end of a wait that is over, or about to be.
+async fn ended(flown: impl Future<Output = Arrival>) -> Arrival {
+    tokio::time::timeout(Duration::from_secs(20), flown).await.expect("the wait ends")
+}
+
 /// What becomes of a passenger that need not wait any more.
 #[track_caller]
 fn flown(field: &Field, passenger: Passenger) -> Arrival {
@@ -160,11 +165,11 @@ async fn the_next_flight_takes_off_when_the_present_one_has_landed() {
     // Not yet taken off: who arrives now boards it too.
     let third = aboard(field.arrive());
     assert!(third.after_arrival());
-    let Arrival::Leads(mut leader) = first.await else { panic!("the first to wait leads") };
+    let Arrival::Leads(mut leader) = ended(first).await else { panic!("the first to wait leads") };
     assert_eq!(leader.began(), field.now(), "it took off just now");
     assert!(futures_util::poll!(&mut second).is_pending());
     leader.land(Landing::NotShareable);
-    assert!(matches!(second.await, Arrival::Landed(Landing::NotShareable)));
+    assert!(matches!(ended(second).await, Arrival::Landed(Landing::NotShareable)));
     assert!(matches!(flown(&field, third), Arrival::Landed(Landing::NotShareable)));
     assert!(field.is_empty());
 }
@@ -179,7 +184,7 @@ async fn who_leaves_hands_the_lead_on() {
     drop(present);
     // The turn is the first's, who leaves without having taken it.
     drop(first);
-    assert!(matches!(second.await, Arrival::Leads(_)));
+    assert!(matches!(ended(second).await, Arrival::Leads(_)));
     assert!(field.is_empty());
 }
 
@@ -212,7 +217,7 @@ async fn who_holds_a_lease_again_need_not_wait_for_what_is_void() {
         "it rides on the new one, and does not lead a third"
     );
     new.land(Landing::NotShareable);
-    assert!(matches!(waiting.await, Arrival::Landed(Landing::NotShareable)));
+    assert!(matches!(ended(waiting).await, Arrival::Landed(Landing::NotShareable)));
     assert!(field.is_empty());
 }
 
@@ -260,7 +265,8 @@ async fn a_crowd_without_a_lease_is_one_flight_at_a_time() {
         })
         .collect();
     for task in crowd {
-        task.await.expect("served");
+        let served = tokio::time::timeout(Duration::from_secs(20), task).await;
+        served.expect("nobody waits for ever").expect("served");
     }
     assert_eq!(most.load(Ordering::SeqCst), 1);
     assert!(flights.load(Ordering::SeqCst) >= 1);

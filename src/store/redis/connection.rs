@@ -55,12 +55,12 @@ impl Connection {
         }
     }
 
-    /// Several commands, with a result each; an error that is more than one command's is the whole's.
+    /// Several commands, with a result each. Of one server, an error that is more than one command's is the whole's.
     pub async fn pipeline(&mut self, pipeline: &Pipeline) -> RedisResult<Vec<RedisResult<Value>>> {
-        healthy(match self {
-            Connection::Plain(connection) => pipeline.query_async(connection).await?,
-            Connection::Cluster(cluster) => spread(cluster, pipeline).await,
-        })
+        match self {
+            Connection::Plain(connection) => healthy(pipeline.query_async(connection).await?),
+            Connection::Cluster(cluster) => Ok(spread(cluster, pipeline).await),
+        }
     }
 }
 
@@ -116,7 +116,7 @@ fn route(command: &Cmd) -> SingleNodeRoutingInfo {
 }
 
 /// The first key of a command, as far as entries need it.
-fn key(command: &Cmd) -> Option<&[u8]> {
+pub fn key(command: &Cmd) -> Option<&[u8]> {
     let word = |at| match command.args_iter().nth(at)? {
         Arg::Simple(word) => Some(word),
         _ => None,

@@ -94,7 +94,7 @@ fn replication(mode: &str, replicas: Option<u64>, in_step: Option<u64>) -> Optio
         (Some(replicas), None) if replicas > 0 => {
             Some("Redis has replicas but min-replicas-to-write is 0: a failover may lose purges; set it to 1")
         }
-        (None, None) if mode != "standalone" => Some(
+        (None, None) if matches!(mode, "sentinel" | "cluster") => Some(
             "whether min-replicas-to-write is set cannot be told: while it is 0, a failover may lose purges",
         ),
         _ => None,

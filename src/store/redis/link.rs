@@ -4,7 +4,8 @@
 //! share it, and nobody waits for another's answer to return it. A connection that failed, was late several
 //! times in a row, dates from before the breaker's last opening or leads to where Redis no longer is, is thrown
 //! away at the next check-out. A cluster's connection is many in one and repairs itself: it goes only when it
-//! failed several times in a row.
+//! failed several times in a row. There, the breaker is one of several ([`super::lanes`]), and each command of a
+//! pipeline has its own.
 //!
 //! Whoever blocks or sends much (the log, the writer, the sweeper) has a [`Dedicated`] connection instead, so
 //! that a large value on its way out does not delay a small one on its way in.
@@ -16,19 +17,20 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use bb8_redis::bb8;
-use redis::{Cmd, Pipeline, RedisResult, Value};
-use tokio::sync::Notify;
+use futures_util::future::join_all;
+use redis::{Cmd, ErrorKind, Pipeline, RedisError, RedisResult, Value};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::RedisConfig;
-use super::breaker::{Breaker, pause};
+use super::breaker::pause;
 use super::connect::Connected;
 pub use super::connect::Connector;
 use super::connect::node::Node;
-use super::connection::Connection;
+use super::connection::{Connection, key};
 use super::failure::{Blame, refuses_writes};
 pub use super::failure::{Failure, pipe};
+use super::lanes::{Lane, Lanes};
 
 /// Failures or late answers in a row after which a connection is given up that one of them alone does not condemn:
 /// it may be one that no packet gets through.
@@ -36,7 +38,7 @@ const STRIKES: u32 = 3;
 /// Longest wait for a connection from the pool.
 const CHECK_OUT: Duration = Duration::from_millis(50);
 /// Longest that one node of a cluster may take to answer the writer or a walk.
-const PATIENCE: Duration = Duration::from_secs(1);
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// A pooled connection: shared by clones, with what is known about its health.
 #[derive(Debug)]
@@ -77,7 +79,7 @@ impl Health {
 #[derive(Debug)]
 struct Manager {
     connector: Arc<Connector>,
-    breaker: Arc<Breaker>,
+    lanes: Arc<Lanes>,
     limit: Duration,
 }
 
@@ -86,8 +88,9 @@ impl bb8::ManageConnection for Manager {
     type Error = Failure;
 
     async fn connect(&self) -> Result<Pooled, Failure> {
-        let generation = self.breaker.generation();
-        let connected = self.connector.entries(self.limit).await?;
+        let generation = self.lanes.generation();
+        // A node of a cluster is given up a little before the operation: what other nodes answered is still of use.
+        let connected = self.connector.entries(self.limit * 4 / 5).await?;
         Ok(Pooled { connected, health: Arc::default(), generation })
     }
 
@@ -98,7 +101,7 @@ impl bb8::ManageConnection for Manager {
 
     fn has_broken(&self, pooled: &mut Pooled) -> bool {
         pooled.health.is_broken()
-            || pooled.generation != self.breaker.generation()
+            || pooled.generation != self.lanes.generation()
             || !self.connector.is_current(pooled.connected.moves)
     }
 }
@@ -110,16 +113,15 @@ pub struct Link {
     /// Connections in the pool.
     size: u32,
     connector: Arc<Connector>,
-    breaker: Arc<Breaker>,
+    lanes: Arc<Lanes>,
     limit: Duration,
-    opened: Notify,
 }
 
 impl Link {
     /// Starts to connect in the background.
     pub fn new(config: &RedisConfig, connector: Arc<Connector>) -> Link {
-        let (breaker, limit) = (Arc::new(Breaker::default()), config.timeout);
-        let manager = Manager { connector: Arc::clone(&connector), breaker: Arc::clone(&breaker), limit };
+        let (lanes, limit) = (Arc::new(Lanes::new(connector.is_cluster())), config.timeout);
+        let manager = Manager { connector: Arc::clone(&connector), lanes: Arc::clone(&lanes), limit };
         let size = config.pool.max(1);
         let pool = bb8::Pool::builder()
             .max_size(size)
@@ -130,7 +132,7 @@ impl Link {
             .retry_connection(false)
             .connection_timeout(limit.min(CHECK_OUT).max(Duration::from_millis(1)))
             .build_unchecked(manager);
-        Link { pool, size, connector, breaker, limit, opened: Notify::new() }
+        Link { pool, size, connector, lanes, limit }
     }
 
     /// One command within the operation's deadline.
@@ -140,7 +142,14 @@ impl Link {
 
     /// One command to a node of the cluster (`None`: to where its key is) within the operation's deadline.
     pub async fn command_at(&self, node: Option<&Node>, command: &Cmd) -> Result<Value, Failure> {
-        match self.run(Work::One(node, command)).await? {
+        // Where the command says itself which node it is for, its key's lane has no part in it.
+        let key = if node.is_none() { key(command) } else { None };
+        if self.lanes.of(key).is_some_and(|lane| !lane.breaker.is_closed()) {
+            return Err(Failure::Skipped);
+        }
+        let outcome = self.run(Work::One(node, command)).await;
+        self.judge(key, outcome.as_ref().err());
+        match outcome? {
             Reply::One(value) => Ok(value),
             Reply::Many(_) => Ok(Value::Nil),
         }
@@ -148,9 +157,42 @@ impl Link {
 
     /// One pipeline within the operation's deadline; each command has its own result.
     pub async fn pipeline(&self, pipeline: &Pipeline) -> Result<Vec<RedisResult<Value>>, Failure> {
-        match self.run(Work::Many(pipeline)).await? {
-            Reply::Many(values) => Ok(values),
-            Reply::One(value) => Ok(vec![Ok(value)]),
+        let closed: Vec<bool> = pipeline.cmd_iter().map(|command| self.is_closed_for(key(command))).collect();
+        if !closed.contains(&true) {
+            return Err(Failure::Skipped);
+        }
+        if !closed.contains(&false) {
+            return self.whole_pipeline(pipeline).await;
+        }
+        let mut tried = pipe();
+        for (command, _) in pipeline.cmd_iter().zip(&closed).filter(|(_, closed)| **closed) {
+            tried.add_command(command.clone());
+        }
+        let mut results = self.whole_pipeline(&tried).await?.into_iter();
+        let skipped = || Err(RedisError::from((ErrorKind::Client, "not tried, the breaker is open")));
+        Ok(closed
+            .into_iter()
+            .map(|closed| if closed { results.next() } else { None }.unwrap_or_else(skipped))
+            .collect())
+    }
+
+    async fn whole_pipeline(&self, pipeline: &Pipeline) -> Result<Vec<RedisResult<Value>>, Failure> {
+        match self.run(Work::Many(pipeline)).await {
+            Ok(Reply::Many(results)) => {
+                self.judge_each(pipeline, &results);
+                Ok(results)
+            }
+            Ok(Reply::One(value)) => Ok(vec![Ok(value)]),
+            Err(failure) => {
+                for key in pipeline.cmd_iter().map(key).take(if self.connector.is_cluster() {
+                    usize::MAX
+                } else {
+                    1
+                }) {
+                    self.judge(key, Some(&failure));
+                }
+                Err(failure)
+            }
         }
     }
 
@@ -158,9 +200,6 @@ impl Link {
     /// takes its place. What runs here may be repeated: reads, whole values, removals. (A cluster's connection
     /// repeats by itself.)
     async fn run(&self, work: Work<'_>) -> Result<Reply, Failure> {
-        if !self.breaker.is_closed() {
-            return Err(Failure::Skipped);
-        }
         let mut health: Option<Arc<Health>> = None;
         let mut spares = if self.connector.is_cluster() { 0 } else { self.size };
         let outcome = timeout(self.limit, async {
@@ -186,48 +225,69 @@ impl Link {
         })
         .await
         .unwrap_or(Err(Failure::Late));
-        self.judge(&outcome, health.as_deref());
+        if let Some(health) = health {
+            match &outcome {
+                Err(failure) if failure.spares_the_connection() => {}
+                Err(failure) => health.failed(failure, self.connector.is_cluster()),
+                Ok(reply) if reply.tells_nothing() => health.failed(&Failure::Late, true),
+                Ok(_) => health.succeeded(),
+            }
+        }
         outcome
     }
 
-    fn judge<T>(&self, outcome: &Result<T, Failure>, health: Option<&Health>) {
-        match outcome {
-            Ok(_) => {
-                if let Some(health) = health {
-                    health.succeeded();
-                }
-                self.breaker.succeeded();
-            }
-            Err(failure) if failure.spares_the_connection() => self.breaker.succeeded(),
-            Err(failure) => {
-                if let Some(health) = health {
-                    health.failed(failure, self.connector.is_cluster());
-                }
+    /// Tells the breaker how an operation on this key went.
+    fn judge(&self, key: Option<&[u8]>, failure: Option<&Failure>) {
+        match failure {
+            Some(failure) if !failure.spares_the_connection() => {
                 if failure.blame() == Some(Blame::Place) {
                     self.connector.misled();
                 }
-                self.failed(failure);
+                self.failed_for(key, failure);
+            }
+            _ => {
+                if let Some(lane) = self.lanes.of(key) {
+                    lane.breaker.succeeded();
+                }
             }
         }
     }
 
-    /// Somebody's attempt failed: counts for the breaker.
-    pub fn failed(&self, failure: &Failure) {
-        self.connector.remember(&failure.to_string());
-        if self.breaker.failed() {
-            tracing::warn!(%failure, "Redis does not answer: requests go on without it");
-            self.opened.notify_one();
+    /// Tells the breakers how the commands of a pipeline went.
+    pub fn judge_each(&self, pipeline: &Pipeline, results: &[RedisResult<Value>]) {
+        for (command, result) in pipeline.cmd_iter().zip(results) {
+            let failure = result.as_ref().err().map(|error| Failure::Failed(error.clone()));
+            self.judge(key(command), failure.as_ref());
         }
     }
 
-    /// Whether operations are tried.
-    pub fn is_closed(&self) -> bool {
-        self.breaker.is_closed()
+    /// An attempt that concerned this key, or all of Redis where there is but one, failed: counts for the breaker.
+    pub fn failed_for(&self, key: Option<&[u8]>, failure: &Failure) {
+        self.connector.remember(&failure.to_string());
+        let Some(lane) = self.lanes.of(key) else { return };
+        if let Some(key) = key {
+            *lane.failed.lock() = key.to_vec();
+        }
+        if lane.breaker.failed() {
+            let who = if self.connector.is_cluster() { "a part of the cluster" } else { "Redis" };
+            tracing::warn!(%failure, "{who} does not answer: requests go on without it");
+            lane.opened.notify_one();
+        }
     }
 
-    /// `closed`, `open` or `half-open`.
+    /// Whether anything is tried at all.
+    pub fn is_closed(&self) -> bool {
+        self.lanes.any_closed()
+    }
+
+    /// Whether operations on this key are tried.
+    pub fn is_closed_for(&self, key: Option<&[u8]>) -> bool {
+        self.lanes.of(key).is_none_or(|lane| lane.breaker.is_closed())
+    }
+
+    /// `closed`, `open` or `half-open`; in a cluster the worst that holds for a part of it.
     pub fn breaker(&self) -> &'static str {
-        self.breaker.name()
+        self.lanes.name()
     }
 
     /// Every primary of a cluster; `None` = there is but one server.
@@ -235,30 +295,44 @@ impl Link {
         self.connector.primaries().await
     }
 
-    /// Probes whenever the breaker has opened, until `stop`.
+    /// Probes whatever a breaker has given up, until `stop`.
     pub async fn probe(&self, stop: CancellationToken) {
+        join_all(self.lanes.iter().map(|lane| self.probe_lane(lane, &stop))).await;
+    }
+
+    async fn probe_lane(&self, lane: &Lane, stop: &CancellationToken) {
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = self.opened.notified() => {}
+                () = lane.opened.notified() => {}
             }
             let mut attempt = 0;
-            while !self.breaker.is_closed() {
+            while !lane.breaker.is_closed() {
                 let noise = u64::from_le_bytes(crate::store::random());
                 tokio::select! {
                     () = stop.cancelled() => return,
                     () = tokio::time::sleep(pause(attempt, noise)) => {}
                 }
-                self.breaker.probing();
-                let success = self.ping().await;
-                self.breaker.probed(success);
+                lane.breaker.probing();
+                let success = self.answers(lane).await;
+                lane.breaker.probed(success);
                 attempt += 1;
             }
             tracing::info!("Redis answers again");
         }
     }
 
-    async fn ping(&self) -> bool {
+    /// One server is asked on a new connection, as the old ones are not trusted any more. A cluster's repairs itself;
+    /// it is asked for a key that failed.
+    async fn answers(&self, lane: &Lane) -> bool {
+        if self.connector.is_cluster() {
+            let mut read = redis::cmd("GETRANGE");
+            read.arg(&*lane.failed.lock()).arg(0).arg(0);
+            return match self.run(Work::One(None, &read)).await {
+                Ok(_) => true,
+                Err(failure) => failure.spares_the_connection(),
+            };
+        }
         let Ok(mut connected) = self.connector.entries(self.limit).await else {
             return false;
         };
@@ -278,6 +352,17 @@ enum Work<'a> {
 enum Reply {
     One(Value),
     Many(Vec<RedisResult<Value>>),
+}
+
+impl Reply {
+    /// Of a pipeline, nothing was answered by anybody.
+    fn tells_nothing(&self) -> bool {
+        let answered = |result: &RedisResult<Value>| match result {
+            Ok(_) => true,
+            Err(error) => Failure::Failed(error.clone()).spares_the_connection(),
+        };
+        matches!(self, Reply::Many(results) if !results.is_empty() && !results.iter().any(answered))
+    }
 }
 
 impl Work<'_> {

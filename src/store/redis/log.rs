@@ -276,7 +276,7 @@ impl Log {
             return Some(done);
         }
         if self.unreachable == UnreachableLog::Forward
-            && let Some(until) = self.membership.detached_until(self.clock.elapsed())
+            && let Some(until) = self.membership.detached_until()
         {
             let wait = until.saturating_sub(self.clock.elapsed());
             return timeout(wait, appended).await.ok().and_then(Result::ok);
@@ -319,15 +319,13 @@ impl Log {
     }
 
     /// The budget counts from the first failed contact: when the log is known to be away, one mutation after the
-    /// other need not find out anew. Where nobody else is there, nobody else can be wrong meanwhile.
+    /// other need not find out anew.
     fn patience(&self) -> Duration {
-        let now = self.clock.elapsed();
-        let away = self.membership.status().away_since;
-        let alone = self.membership.is_alone(now) && self.unreachable == UnreachableLog::Forward;
-        if self.membership.agreement().mode == Mode::Eventual || (alone && away.is_some()) {
+        if self.membership.agreement().mode == Mode::Eventual {
             return self.brief;
         }
-        let spent = away.map_or(Duration::ZERO, |since| now.saturating_sub(since));
+        let away = self.membership.status().away_since;
+        let spent = away.map_or(Duration::ZERO, |since| self.clock.elapsed().saturating_sub(since));
         self.budget.saturating_sub(spent).max(self.brief)
     }
 

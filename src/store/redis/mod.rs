@@ -15,6 +15,7 @@ pub mod connection;
 pub mod failure;
 pub mod health;
 pub mod inbox;
+pub mod lanes;
 pub mod link;
 pub mod lock;
 pub mod log;

@@ -170,15 +170,32 @@ impl Writer {
             let bytes = batch.iter().map(Write::bytes).sum();
             let started = self.clock.elapsed();
             let puts = batch.iter().filter(|w| matches!(w, Write::Put { .. })).count();
-            let outcome = if self.link.is_closed() {
-                self.write(&mut connection, batch).await
-            } else {
+            let (tried, skipped): (Vec<_>, Vec<_>) =
+                batch.into_iter().partition(|write| self.is_tried(write));
+            let passed_over = skipped.iter().filter(|w| matches!(w, Write::Put { .. })).count();
+            drop(skipped);
+            let outcome = if tried.is_empty() {
                 Err(Failure::Skipped)
+            } else {
+                self.write(&mut connection, tried).await
             };
             self.writes.pending.fetch_sub(bytes, Ordering::AcqRel);
             let elapsed = self.clock.elapsed().saturating_sub(started);
-            self.report(&outcome, puts, elapsed);
+            self.report(&Err(Failure::Skipped), passed_over, elapsed);
+            self.report(&outcome, puts - passed_over, elapsed);
         }
+    }
+
+    /// Whether the breaker lets it through: in a cluster, that of its key.
+    fn is_tried(&self, write: &Write) -> bool {
+        let name = match write {
+            Write::Put { entry, .. } => &self.names.of(&entry.route, &entry.storage_key()),
+            Write::Remove { key, route, .. } => &self.names.of(route, key),
+            Write::Reclaim { name, .. } => name,
+            // It asks Redis for nothing.
+            Write::Flush { .. } => return true,
+        };
+        self.link.is_closed_for(Some(name.as_bytes()))
     }
 
     /// As many writes as may share a round trip.
@@ -198,7 +215,8 @@ impl Writer {
             Ok(refused) => (*refused, StoreResult::Ok),
             Err(failure) => {
                 if !matches!(failure, Failure::Skipped) {
-                    self.link.failed(failure);
+                    // Of a cluster, this is no node's failure in particular.
+                    self.link.failed_for(None, failure);
                 }
                 (0, result_of(failure))
             }
@@ -246,6 +264,9 @@ impl Writer {
         } else {
             connection.pipeline(&plan.pipeline, LIMIT).await?
         };
+        if self.connector.is_cluster() {
+            self.link.judge_each(&plan.pipeline, &results);
+        }
         for done in plan.done {
             let _ = done.send(());
         }

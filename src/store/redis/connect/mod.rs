@@ -148,11 +148,11 @@ impl Connector {
     /// Notes where the log's primary is; returns how often it has moved.
     fn landed(&self, node: Node) -> u64 {
         let mut place = self.place.lock();
-        if place.as_ref() != Some(&node) {
-            if let Some(before) = place.replace(node.clone()) {
-                tracing::info!(%before, now = %node, "the primary of the purge log is another one");
-                self.moves.fetch_add(1, Ordering::AcqRel);
-            }
+        if place.as_ref() != Some(&node)
+            && let Some(before) = place.replace(node.clone())
+        {
+            tracing::info!(%before, now = %node, "the primary of the purge log is another one");
+            self.moves.fetch_add(1, Ordering::AcqRel);
         }
         self.moves.load(Ordering::Acquire)
     }

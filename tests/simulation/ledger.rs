@@ -1,0 +1,170 @@
+//! What was promised, and what was seen instead.
+//!
+//! Every mutation is in the ledger from its commit on; once it is answered, no read that arrives later may show a
+//! thing at a version below the one it made.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use crate::backend::{Content, Effects, THINGS, Versions};
+use crate::world::{Micros, Pid, World};
+
+/// What a schedule has shown to be untrue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    pub promise: &'static str,
+    pub detail: String,
+}
+
+pub const STALE: &str = "2: nothing older than an answered mutation";
+pub const FORGOTTEN: &str = "2: what its owner did not live to purge is purged";
+pub const SUBJECT: &str = "1: nobody sees another subject's answer";
+pub const UNANSWERED: &str = "3: every request is answered";
+pub const BACK: &str = "3: caching returns by itself";
+pub const FLIGHTS: &str = "one flight per key and instance";
+
+/// One mutation.
+#[derive(Debug, Clone)]
+pub struct Mutation {
+    pub owner: Pid,
+    pub effects: Effects,
+    pub committed: Option<Micros>,
+    /// Its owner has heard from the backend, or has given up.
+    pub returned: bool,
+    pub answered: bool,
+    /// The intent's number, and its owner's name in the log.
+    pub intent: Option<(u64, u64)>,
+    /// Nobody could know of it (a hole).
+    pub excused: bool,
+}
+
+/// Counts of what happened, by name.
+#[derive(Debug, Default, Clone)]
+pub struct Coverage(pub BTreeMap<&'static str, u64>);
+
+impl Coverage {
+    pub fn add(&mut self, other: &Coverage) {
+        for (name, n) in &other.0 {
+            *self.0.entry(name).or_default() += n;
+        }
+    }
+}
+
+pub struct Ledger {
+    world: Rc<World>,
+    required: Cell<Versions>,
+    pub mutations: RefCell<Vec<Mutation>>,
+    pub violation: RefCell<Option<Violation>>,
+    pub coverage: RefCell<Coverage>,
+    /// Lag of the backend's reads: younger commits need not show.
+    pub lag: Micros,
+    /// When each version of a thing was made.
+    made: RefCell<BTreeMap<(usize, u64), Micros>>,
+}
+
+impl Ledger {
+    pub fn new(world: &Rc<World>, lag: Micros) -> Rc<Ledger> {
+        Rc::new(Ledger {
+            world: Rc::clone(world),
+            required: Cell::new([1; THINGS]),
+            mutations: RefCell::default(),
+            violation: RefCell::default(),
+            coverage: RefCell::default(),
+            lag,
+            made: RefCell::default(),
+        })
+    }
+
+    pub fn count(&self, what: &'static str) {
+        *self.coverage.borrow_mut().0.entry(what).or_default() += 1;
+    }
+
+    pub fn violate(&self, promise: &'static str, detail: String) {
+        self.world.tell(|| format!("VIOLATION of promise {promise}: {detail}"));
+        self.violation.borrow_mut().get_or_insert(Violation { promise, detail });
+    }
+
+    pub fn begin(&self, owner: Pid) -> usize {
+        let mut mutations = self.mutations.borrow_mut();
+        mutations.push(Mutation {
+            owner,
+            effects: Vec::new(),
+            committed: None,
+            returned: false,
+            answered: false,
+            intent: None,
+            excused: false,
+        });
+        mutations.len() - 1
+    }
+
+    pub fn committed(&self, mutation: usize, effects: Effects) {
+        let now = self.world.now();
+        self.world.tell(|| format!("backend commits {mutation}: {effects:?}"));
+        for effect in &effects {
+            self.made.borrow_mut().insert(*effect, now);
+        }
+        let mutation = &mut self.mutations.borrow_mut()[mutation];
+        mutation.effects = effects;
+        mutation.committed = Some(now);
+        // A commit after its sender has given up: nobody was told (a hole).
+        mutation.excused |= mutation.returned;
+    }
+
+    pub fn returned(&self, mutation: usize) {
+        self.mutations.borrow_mut()[mutation].returned = true;
+    }
+
+    /// Its client has its answer.
+    pub fn answered(&self, mutation: usize) {
+        let mutation = &mut self.mutations.borrow_mut()[mutation];
+        if mutation.excused {
+            return;
+        }
+        mutation.answered = true;
+        let mut required = self.required.get();
+        for (thing, version) in &mutation.effects {
+            required[*thing] = required[*thing].max(*version);
+        }
+        self.required.set(required);
+    }
+
+    /// What a read that arrives now must show at least.
+    pub fn required(&self) -> Versions {
+        self.required.get()
+    }
+
+    /// What must show once everything has come to rest.
+    pub fn at_rest(&self) -> Versions {
+        let mut required = self.required.get();
+        for mutation in self.mutations.borrow().iter().filter(|m| !m.excused) {
+            for (thing, version) in &mutation.effects {
+                required[*thing] = required[*thing].max(*version);
+            }
+        }
+        required
+    }
+
+    /// A read that arrived at `arrived`, when `required` was, has been answered.
+    pub fn shown(
+        &self,
+        content: &Content,
+        subject: u8,
+        arrived: Micros,
+        required: &Versions,
+        promise: &'static str,
+        how: &str,
+    ) {
+        if content.subject != subject {
+            self.violate(SUBJECT, format!("{content:?} was given to {subject} ({how})"));
+        }
+        let required = required[content.thing];
+        let made = self.made.borrow().get(&(content.thing, required)).copied().unwrap_or(0);
+        if content.version < required && made + self.lag <= arrived {
+            let detail =
+                format!("thing {} at version {}, not {required} ({how})", content.thing, content.version);
+            self.violate(promise, detail);
+        }
+    }
+}
