@@ -17,7 +17,7 @@ use weir::policy::tags::Tag;
 use weir::semantics::stored::{Lifetimes, StoredResponse};
 use weir::semantics::vary::Selecting;
 use weir::store::redis::RedisConfig;
-use weir::store::{Absent, Entry, Lookup, Store, StoreConfig, Tier};
+use weir::store::{Absent, BOUND, Claim, Ended, Entry, Heard, Lock, Lookup, Store, StoreConfig, Tier};
 use weir::time::Clock;
 
 const RULES: u64 = 7;
@@ -771,4 +771,127 @@ async fn closing_writes_what_waits() {
     for n in 1..=50 {
         assert!(exists(&server, n).await, "{n}");
     }
+}
+
+async fn claim(store: &Store, n: u8, instead_of: Option<&str>) -> Claim {
+    let locks = store.locks().unwrap();
+    locks.ask(&locks.name(ROUTE, &key(n)), &store.coherence().sample(), instead_of).await
+}
+
+async fn mine(store: &Store, n: u8) -> Lock {
+    match claim(store, n, None).await {
+        Claim::Mine(lock) => lock,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// A budget that a busy machine keeps.
+async fn two_patient(server: &Server) -> (Arc<Store>, Arc<Store>) {
+    let mut config = server.config();
+    config.redis.as_mut().unwrap().timeout = Duration::from_secs(2);
+    (open(config.clone()).await, open(config).await)
+}
+
+#[tokio::test]
+async fn a_lock_is_one_instances_until_it_ends() {
+    let server = Server::start(&[]).await;
+    let (a, b) = two_patient(&server).await;
+    let lock = mine(&a, 1).await;
+    assert!(matches!(claim(&a, 2, None).await, Claim::Mine(_)), "another key's lock is another");
+    let Claim::Held(held) = claim(&b, 1, None).await else { panic!("it is held") };
+    assert_eq!(held.stamp, Some(a.coherence().sample()));
+    assert!(held.left <= BOUND);
+    assert!(matches!(claim(&b, 1, Some("somebody else's")).await, Claim::Held(_)));
+    let locks = (a.locks().unwrap(), b.locks().unwrap());
+    locks.0.end(&lock, Ended::Free).await;
+    let next = mine(&b, 1).await;
+    assert!(!locks.0.renew(&lock).await, "it is another's now");
+    locks.0.end(&lock, Ended::Unshared).await;
+    assert!(locks.1.renew(&next).await, "and only its holder ends it");
+    locks.1.end(&next, Ended::Unshared).await;
+    assert!(matches!(claim(&a, 1, None).await, Claim::Unshared));
+    eventually("it can be had again", async || matches!(claim(&a, 1, None).await, Claim::Mine(_))).await;
+}
+
+#[tokio::test]
+async fn a_lock_can_be_taken_over_by_who_names_its_holder() {
+    let server = Server::start(&[]).await;
+    let (a, b) = two_patient(&server).await;
+    let old = mine(&a, 1).await;
+    let Claim::Held(held) = claim(&b, 1, None).await else { panic!("it is held") };
+    assert!(matches!(claim(&b, 1, Some(&held.value)).await, Claim::Mine(_)));
+    assert!(!a.locks().unwrap().renew(&old).await);
+    assert!(matches!(claim(&a, 1, Some(&held.value)).await, Claim::Held(_)), "once");
+}
+
+#[tokio::test]
+async fn a_lock_ends_by_itself_unless_it_is_renewed() {
+    let server = Server::start(&[]).await;
+    let (a, b) = two_patient(&server).await;
+    let (kept, _left) = (mine(&a, 1).await, mine(&a, 2).await);
+    let began = Instant::now();
+    eventually("what is not renewed ends", async || {
+        assert!(a.locks().unwrap().renew(&kept).await);
+        matches!(claim(&b, 2, None).await, Claim::Mine(_))
+    })
+    .await;
+    assert!(began.elapsed() > BOUND * 9 / 10, "{:?}", began.elapsed());
+    assert!(matches!(claim(&b, 1, None).await, Claim::Held(_)));
+}
+
+#[tokio::test]
+async fn the_end_of_a_lock_is_heard_elsewhere() {
+    let server = Server::start(&[]).await;
+    let (a, b) = two_patient(&server).await;
+    let locks = b.locks().unwrap();
+    let mut first = locks.listen(&locks.name(ROUTE, &key(200)));
+    // Whoever begins to read says that something may have been missed.
+    eventually("somebody reads", async || first.heard(Duration::from_secs(5)).await == Heard::Perhaps).await;
+    for n in 0..20 {
+        let (lock, other) = (mine(&a, n).await, mine(&a, 100 + n).await);
+        let mut listener = locks.listen(&locks.name(ROUTE, &key(n)));
+        a.locks().unwrap().end(&other, Ended::Free).await;
+        a.locks().unwrap().end(&lock, Ended::Free).await;
+        let began = Instant::now();
+        assert_eq!(listener.heard(Duration::from_secs(60)).await, Heard::Ended);
+        assert!(began.elapsed() < Duration::from_secs(10));
+    }
+    assert_eq!(first.heard(Duration::from_millis(1)).await, Heard::Nothing, "none of it was its own");
+    let names: Vec<String> =
+        redis::cmd("KEYS").arg("*ended").query_async(&mut server.connection().await).await.unwrap();
+    assert_eq!(names, ["{cache:log}:ended"]);
+    let left: i64 =
+        redis::cmd("PTTL").arg(&names[0]).query_async(&mut server.connection().await).await.unwrap();
+    assert!((1..=60_000).contains(&left), "announcements do not outlive their use: {left}");
+}
+
+#[tokio::test]
+async fn who_listens_is_told_when_redis_says_nothing_any_more() {
+    let server = Server::start(&[]).await;
+    let store = open(server.config()).await;
+    let locks = store.locks().unwrap();
+    let mut listener = locks.listen(&locks.name(ROUTE, &key(1)));
+    eventually("it listens", async || listener.heard(Duration::from_secs(5)).await == Heard::Perhaps).await;
+    server.signal("STOP");
+    assert_eq!(listener.heard(Duration::from_secs(60)).await, Heard::Perhaps);
+    assert!(matches!(claim(&store, 1, None).await, Claim::Unavailable));
+    server.signal("CONT");
+    eventually("it can be asked again", async || matches!(claim(&store, 1, None).await, Claim::Mine(_)))
+        .await;
+}
+
+#[tokio::test]
+async fn an_entry_is_written_when_it_can_be_found() {
+    let server = Server::start(&[]).await;
+    let (a, b) = two_patient(&server).await;
+    let locks = a.locks().unwrap();
+    for n in 0..50 {
+        let stored = a.insert(entry(&a, n, "one"));
+        assert!(locks.written(&stored).await);
+        assert_eq!(found(&b, n).await, hit("one", Tier::Redis));
+    }
+    let old = a.insert(entry(&a, 200, "old"));
+    let other = Entry { stamp: Stamp { seq: 7, ..old.stamp }, ..entry(&a, 200, "new") };
+    assert!(!locks.written(&other).await, "what lies there is another");
+    assert!(!locks.written(&entry(&a, 201, "never stored")).await);
 }

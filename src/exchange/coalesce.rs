@@ -47,6 +47,8 @@ const SHARDS: usize = 64;
 pub(crate) enum Landing {
     /// The response was stored (or at least may be shared).
     Stored(Arc<Entry>),
+    /// Another instance has stored the response. When its fetch began is for its stamp to say, not for this flight's.
+    Found(Arc<Entry>),
     /// It may not be shared; those who waited fetch for themselves, all at once.
     NotShareable,
     /// The fetch failed.
@@ -328,6 +330,11 @@ impl Lead {
     /// by then.
     pub(crate) fn began(&self) -> Duration {
         self.began
+    }
+
+    /// The key by which others can join it; `None` = nobody can.
+    pub(crate) fn key(&self) -> Option<CacheKey> {
+        self.board.as_ref().map(|(_, key)| *key)
     }
 
     /// The flight itself, for whoever wants to see it land.

@@ -21,6 +21,7 @@ mod pass;
 mod problem;
 mod read;
 mod relay;
+mod shared;
 pub mod upgrade;
 mod wanted;
 

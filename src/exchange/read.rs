@@ -19,6 +19,7 @@ use super::answer::{Answer, Failure};
 use super::coalesce::{Arrival, Flight, Landing, Lead, Passenger, Seat};
 use super::deliver::{deliver, not_modified};
 use super::fetch::{Arrived, Fetch, Validator, forbids_storing};
+use super::shared::Begun;
 use super::wanted::{Unwanted, Wanted};
 use super::{Exchange, Inbound};
 use crate::body::Body;
@@ -264,7 +265,11 @@ impl Exchange {
             lead,
             validator: need.validator.clone(),
         };
-        match fetch.start().await {
+        let arrived = match self.begin(fetch, need.forward).await {
+            Begun::Fetched(arrived) => arrived,
+            Begun::Answered(answer) => return answer,
+        };
+        match arrived {
             Ok(Arrived::Streaming { head, body, stored, first_byte }) => {
                 let failed = matches!(head.status.as_u16(), 500 | 502 | 503 | 504);
                 let stand_in = held.filter(|_| failed).and_then(|entry| self.stand_in(&wanted, &entry));
@@ -342,6 +347,7 @@ impl Exchange {
         let answer = match tokio::time::timeout(left, flown).await {
             Ok(Arrival::Leads(lead)) => return Followed::Leads(lead),
             Ok(Arrival::Landed(Landing::Stored(entry))) => self.share(wanted, need, &entry, after_arrival),
+            Ok(Arrival::Landed(Landing::Found(entry))) => self.found_elsewhere(wanted, need.forward, &entry),
             Ok(Arrival::Landed(Landing::Failed(failure))) => {
                 let stand_in = need.held.as_ref().and_then(|entry| self.stand_in(wanted, entry));
                 // The first failure elects a new leader; a second is everybody's.
@@ -430,8 +436,7 @@ impl Exchange {
                 lead,
                 validator: need.validator,
             };
-            // Nobody waits for it: the receiver goes, the fetch runs on.
-            drop(fetch.start());
+            self.begin_behind(fetch);
         }
     }
 }

@@ -10,7 +10,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
 use super::slab::{BOUNDS, CLASSES, Reading};
-use super::{Format, Gauges, Inner, StoreOp, StoreResult, StoreTier};
+use super::{Format, Gauges, Inner, SharedResult, StoreOp, StoreResult, StoreTier};
 use crate::semantics::cache_status::Outcome;
 
 const CLASS_NAMES: [&str; CLASSES] = ["1xx", "2xx", "3xx", "4xx", "5xx", "other"];
@@ -69,6 +69,7 @@ impl Collector for Scrape {
         self.requests(&mut encoder)?;
         self.upstream(&mut encoder, &gauges)?;
         self.store(&mut encoder)?;
+        self.shared(&mut encoder)?;
         self.purges(&mut encoder)?;
         self.coherence(&mut encoder, &gauges)?;
         state(&mut encoder, &gauges)
@@ -187,6 +188,16 @@ impl Scrape {
         for (tier, op) in series() {
             let reading = slab.histogram(layout.store_seconds(tier as usize, op as usize));
             out.histogram([("tier", tier.as_str()), ("op", op.as_str())], &reading)?;
+        }
+        Ok(())
+    }
+
+    fn shared(&self, encoder: &mut DescriptorEncoder) -> fmt::Result {
+        let Inner { layout, slab, .. } = &*self.0;
+        let help = "Fetches that asked the other instances first, by what came of it.";
+        let mut out = family(encoder, "weir_shared_coalesce", help, MetricType::Counter)?;
+        for result in SharedResult::ALL {
+            out.counter([("result", result.as_str())], slab.counter(layout.shared(result as usize)))?;
         }
         Ok(())
     }

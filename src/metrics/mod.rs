@@ -128,6 +128,42 @@ impl StoreResult {
     }
 }
 
+/// What came of asking the other instances before a fetch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum SharedResult {
+    /// This instance fetched for all.
+    Led,
+    /// Another instance's answer served.
+    Found,
+    /// It took longer than anybody waits.
+    Timeout,
+    /// Redis did not answer.
+    StoreUnavailable,
+    /// The other's answer was for nobody else.
+    NotShareable,
+}
+
+impl SharedResult {
+    /// All of them, in the order of their discriminants.
+    pub const ALL: [SharedResult; 5] = [
+        SharedResult::Led,
+        SharedResult::Found,
+        SharedResult::Timeout,
+        SharedResult::StoreUnavailable,
+        SharedResult::NotShareable,
+    ];
+    /// The label's value.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            SharedResult::Led => "led",
+            SharedResult::Found => "found",
+            SharedResult::Timeout => "timeout",
+            SharedResult::StoreUnavailable => "store_unavailable",
+            SharedResult::NotShareable => "not_shareable",
+        }
+    }
+}
+
 /// State of other modules at the moment of a scrape.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Gauges {
@@ -289,6 +325,12 @@ impl Metrics {
         let cells = slab.mine();
         cells.add(layout.purges(owed), 1);
         cells.add(layout.purge_tags(), tags as u64);
+    }
+
+    /// A fetch asked the other instances first.
+    pub fn shared(&self, result: SharedResult) {
+        let Inner { layout, slab, .. } = &*self.0;
+        slab.mine().add(layout.shared(result as usize), 1);
     }
 
     /// A mutation has waited this long for the purge log, before it was forwarded and after it was answered.

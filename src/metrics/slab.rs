@@ -7,7 +7,7 @@
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use super::{StoreOp, StoreResult, StoreTier};
+use super::{SharedResult, StoreOp, StoreResult, StoreTier};
 use crate::semantics::cache_status::Outcome;
 
 /// Upper bounds of the buckets, in seconds; the last, `+Inf`, is implied.
@@ -105,9 +105,12 @@ impl Layout {
     pub(super) fn mutation_wait(self) -> usize {
         self.purge_tags() + 1
     }
+    pub(super) fn shared(self, result: usize) -> usize {
+        self.mutation_wait() + WIDTH + result
+    }
     /// Length of the table.
     pub(super) fn cells(self) -> usize {
-        self.mutation_wait() + WIDTH
+        self.shared(SharedResult::ALL.len())
     }
 }
 
@@ -216,6 +219,7 @@ mod tests {
         take(layout.purges(false), 1);
         take(layout.purges(true), 1);
         take(layout.purge_tags(), 1);
+        (0..SharedResult::ALL.len()).for_each(|result| take(layout.shared(result), 1));
         take(layout.mutation_wait(), WIDTH);
         assert!(taken.iter().all(|n| *n == 1), "{taken:?}");
     }

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use self::memory::{Asked, Displaced, Memory};
+pub use self::redis::lock::{BOUND, Claim, Ended, Heard, Listener, Lock, Locks};
 use self::redis::log::{LogStatus, Translate};
 use self::redis::{Redis, Surroundings};
 use self::settling::Settling;
@@ -334,7 +335,9 @@ impl Store {
             return Lookup::Absent(Absent::Disabled);
         }
         let near = self.near(key, request, arrived);
-        let Some(redis) = &self.redis else { return self.noted(near) };
+        if self.redis.is_none() {
+            return self.noted(near);
+        }
         if matches!(near, Lookup::Found(..)) {
             self.count_near(&near);
             return near;
@@ -348,11 +351,7 @@ impl Store {
                 near => near,
             });
         }
-        let far = redis.tier.lookup(key, &Arc::from(route), request, arrived).await;
-        if let (Lookup::Found(entry, _), Some(memory)) = (&far, &self.memory) {
-            memory.promote(entry, &self.coherence, self.clock.now());
-        }
-        self.noted(match (near, far) {
+        self.noted(match (near, self.lookup_redis(key, route, request, arrived).await) {
             (_, found @ Lookup::Found(..)) => found,
             (softened @ Lookup::Softened(..), _) | (_, softened @ Lookup::Softened(..)) => softened,
             (voided @ Lookup::Voided(..), _) | (_, voided @ Lookup::Voided(..)) => voided,
@@ -377,6 +376,29 @@ impl Store {
             Lookup::Found(..) | Lookup::Absent(_) => {}
         }
         lookup
+    }
+
+    /// Redis alone, whatever memory has: what another instance has just stored. It is promoted.
+    pub async fn lookup_redis(
+        &self,
+        key: &CacheKey,
+        route: &str,
+        request: &HeaderMap,
+        arrived: Duration,
+    ) -> Lookup {
+        let Some(redis) = self.redis.as_ref().filter(|_| self.enabled()) else {
+            return Lookup::Absent(Absent::Disabled);
+        };
+        let far = redis.tier.lookup(key, &Arc::from(route), request, arrived).await;
+        if let (Lookup::Found(entry, _), Some(memory)) = (&far, &self.memory) {
+            memory.promote(entry, &self.coherence, self.clock.now());
+        }
+        far
+    }
+
+    /// The locks by which instances take turns; `None` = this instance is alone with its memory.
+    pub fn locks(&self) -> Option<&Locks> {
+        self.redis.as_ref().filter(|_| self.enabled()).map(|redis| &*redis.locks)
     }
 
     fn near(&self, key: &CacheKey, request: &HeaderMap, arrived: Duration) -> Lookup {

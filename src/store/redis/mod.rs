@@ -5,7 +5,8 @@
 //!  inserts ─queue─ writer ─ own connection ══════╬══ entries: Redis, or every primary of a cluster
 //!  sweeper, count ── scan ─ own connection ══════╝
 //!  publish ─queue─ log ──── own connection ══════╦══ log: the primary that has it
-//!  others' events ─ follow  own connection ══════╝
+//!  others' events ─ follow  own connection ══════╣
+//!  ends of locks ── lock ── own connection ══════╝
 //! ```
 
 pub mod breaker;
@@ -16,6 +17,7 @@ pub mod health;
 pub mod inbox;
 pub mod lanes;
 pub mod link;
+pub mod lock;
 pub mod log;
 pub mod scan;
 pub mod tier;
@@ -32,6 +34,7 @@ use tokio_util::task::TaskTracker;
 
 use self::connect::node::Node;
 use self::link::{Connector, Dedicated, Link};
+use self::lock::Locks;
 use self::log::Log;
 use self::scan::Walk;
 use self::tier::{Names, RedisTier};
@@ -114,6 +117,8 @@ pub struct Redis {
     pub tier: RedisTier,
     /// The purge log.
     pub log: Arc<Log>,
+    /// Who fetches for all instances.
+    pub locks: Arc<Locks>,
     connector: Arc<Connector>,
     /// Entries seen by the last whole walk of the sweeper, plus 1; 0 = none finished yet.
     seen: AtomicU64,
@@ -182,12 +187,14 @@ impl Redis {
             clock,
             metrics,
         }));
+        let locks = Arc::new(Locks::new(&prefix, &names, &link, &writes, &connector, config.timeout));
         let stop = || around.stop.clone();
         around.tasks.spawn(writer.run(stop()));
         around.tasks.spawn(Arc::clone(&log).follow(stop()));
         around.tasks.spawn(Arc::clone(&log).append(stop()));
         around.tasks.spawn(Arc::clone(&log).take_part(stop()));
         around.tasks.spawn(Arc::clone(&log).acknowledge(stop()));
+        around.tasks.spawn(Arc::clone(&locks).run(stop()));
         let (probed, stopped) = (Arc::clone(&link), stop());
         around.tasks.spawn(async move { probed.probe(stopped).await });
         let tier = RedisTier {
@@ -199,7 +206,7 @@ impl Redis {
             metrics: metrics.clone(),
             max_body: store.max_body,
         };
-        Redis { tier, log, connector, seen: AtomicU64::new(0) }
+        Redis { tier, log, locks, connector, seen: AtomicU64::new(0) }
     }
 
     /// Whether what lies in Redis may be judged: its log is in force here and is being followed.

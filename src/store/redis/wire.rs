@@ -330,9 +330,9 @@ pub fn followed(keys: &LogKeys, reply: &Value) -> Option<Followed> {
 }
 
 /// An entry's id and its fields.
-type Pairs<'a> = (String, Vec<(&'a [u8], &'a [u8])>);
+pub(super) type Pairs<'a> = (String, Vec<(&'a [u8], &'a [u8])>);
 
-fn pairs(entry: &Value) -> Option<Pairs<'_>> {
+pub(super) fn pairs(entry: &Value) -> Option<Pairs<'_>> {
     let [id, fields] = list(entry)? else { return None };
     let id = std::str::from_utf8(bytes(id)?).ok()?.to_owned();
     let (pairs, []) = list(fields)?.as_chunks::<2>() else { return None };
@@ -368,7 +368,7 @@ fn record(value: &Value) -> Option<Record> {
     Some(Record { seq, epoch: epoch?, event: Event::decode(rest) })
 }
 
-fn list(value: &Value) -> Option<&[Value]> {
+pub(super) fn list(value: &Value) -> Option<&[Value]> {
     match value {
         Value::Array(items) => Some(items),
         _ => None,

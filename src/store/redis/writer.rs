@@ -67,6 +67,11 @@ pub enum Write {
         /// Told when it has gone, or cannot be reached.
         done: oneshot::Sender<()>,
     },
+    /// Nothing: tell when all that was handed in before has been written.
+    Flush {
+        /// Told then; dropped if it was not.
+        done: oneshot::Sender<()>,
+    },
     /// Remove a value that was found void, if it is still the same.
     Reclaim {
         /// Its name in Redis.
@@ -100,6 +105,15 @@ impl Writes {
     /// Has a void value removed, if there is room to say so; else a sweeper will.
     pub fn reclaim(&self, name: &str, checksum: [u8; 8]) {
         let _ = self.queue.try_send(Write::Reclaim { name: name.to_owned(), checksum });
+    }
+
+    /// Waits until what was handed in before has been written, at most `limit`. False = it was not, or not yet.
+    pub async fn flushed(&self, limit: Duration) -> bool {
+        let (done, written) = oneshot::channel();
+        let flushed = tokio::time::timeout(limit, async {
+            self.queue.send(Write::Flush { done }).await.is_ok() && written.await.is_ok()
+        });
+        flushed.await.unwrap_or(false)
     }
 
     /// Has a primary key and its variants removed, and waits for it, at most `limit`.
@@ -178,6 +192,8 @@ impl Writer {
             Write::Put { entry, .. } => &self.names.of(&entry.route, &entry.storage_key()),
             Write::Remove { key, route, .. } => &self.names.of(route, key),
             Write::Reclaim { name, .. } => name,
+            // It asks Redis for nothing.
+            Write::Flush { .. } => return true,
         };
         self.link.is_closed_for(Some(name.as_bytes()))
     }
@@ -229,6 +245,7 @@ impl Writer {
                     plan.unlink(&self.names.of(&route, &key));
                     plan.done.push(done);
                 }
+                Write::Flush { done } => plan.done.push(done),
                 Write::Reclaim { name, checksum } => {
                     plan.pipeline.add_command(wire::reclaim(&name, checksum));
                     plan.counted.push(Counts::Removed);
@@ -242,7 +259,11 @@ impl Writer {
                 plan.set(&self.names.of(route, key), value, index.index.gone_at, now);
             }
         }
-        let results = connection.pipeline(&plan.pipeline, LIMIT).await?;
+        let results = if plan.pipeline.is_empty() {
+            Vec::new()
+        } else {
+            connection.pipeline(&plan.pipeline, LIMIT).await?
+        };
         if self.connector.is_cluster() {
             self.link.judge_each(&plan.pipeline, &results);
         }
