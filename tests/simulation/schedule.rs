@@ -221,7 +221,7 @@ impl Stage {
         }
         let span = self.lease * world.range(3, 7);
         let begin = self.lease;
-        for _ in 0..world.range(2, 5) {
+        for _ in 0..world.range(2, 4) {
             let stage = Rc::clone(self);
             let from = world.range(0, self.lease);
             world.spawn(OUTSIDE, async move { stage.client(from, begin + span).await });
@@ -255,7 +255,7 @@ impl Stage {
         let world = &self.world;
         Sleep::until(world, world.now() + from).await;
         let start = world.now() - from;
-        let eager = world.range(1, 4);
+        let eager = world.range(1, 3);
         while world.now() < start + until {
             Sleep::until(world, world.now() + world.range(0, self.lease / 2 / eager)).await;
             self.operations.set(self.operations.get() + 1);

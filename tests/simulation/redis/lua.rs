@@ -146,10 +146,41 @@ impl Interpreter {
     }
 }
 
-/// Reads a reply as it goes over the wire.
+/// Reads a reply as it goes over the wire; what the model writes is well formed.
 fn reply_of(wire: BString) -> Result<Value, String> {
-    match redis::parse_redis_value(&wire) {
-        Ok(value) => value.extract_error().map_err(|error| error.to_string()),
-        Err(error) => Err(error.to_string()),
+    let mut rest = wire.as_slice();
+    if let [b'-', message @ ..] = rest {
+        return Err(String::from_utf8_lossy(message).trim_end().to_owned());
     }
+    Ok(value(&mut rest))
+}
+
+fn value(rest: &mut &[u8]) -> Value {
+    let wire = *rest;
+    let end = wire.iter().position(|byte| *byte == b'\r').unwrap();
+    let line = &wire[1..end];
+    *rest = &wire[end + 2..];
+    match wire[0] {
+        b'+' => Value::SimpleString(String::from_utf8_lossy(line).into_owned()),
+        b'*' => {
+            let length = number(line) as usize;
+            let mut items = Vec::with_capacity(length);
+            for _ in 0..length {
+                items.push(value(rest));
+            }
+            Value::Array(items)
+        }
+        b'$' if line == b"-1" => Value::Nil,
+        b'$' => {
+            let length = number(line) as usize;
+            let bytes = rest[..length].to_vec();
+            *rest = &rest[length + 2..];
+            Value::BulkString(bytes)
+        }
+        _ => Value::Int(number(line)),
+    }
+}
+
+fn number(line: &[u8]) -> i64 {
+    std::str::from_utf8(line).unwrap().parse().unwrap()
 }

@@ -28,12 +28,20 @@ end
 
 local function stream(key) return of_kind(key, 'entries') end
 
+local NONE, HASH, STREAM, STRING = { ok = 'none' }, { ok = 'hash' }, { ok = 'stream' }, { ok = 'string' }
+
 function commands.TYPE(key)
   local value = db.keys[key]
-  return { ok = not value and 'none' or value.hash and 'hash' or value.entries and 'stream' or 'string' }
+  return not value and NONE or value.hash and HASH or value.entries and STREAM or STRING
 end
 
-function commands.INFO() return '# Server\r\nredis_version:7.0\r\nrun_id:' .. db.run_id .. '\r\n' end
+function commands.INFO() return '# Server\r\nrun_id:' .. db.run_id .. '\r\n' end
+
+-- What is stored is text; the scripts have to see to it themselves.
+local function text(value)
+  if type(value) ~= 'string' then error('ERR the model stores only strings', 0) end
+  return value
+end
 
 function commands.DEL(...)
   local gone = 0
@@ -52,7 +60,7 @@ function commands.HSET(key, ...)
   for i = 1, select('#', ...), 2 do
     local field, value = select(i, ...)
     if not there[field] then new = new + 1 end
-    there[field] = value
+    there[field] = text(value)
   end
   return new
 end
@@ -60,7 +68,7 @@ end
 function commands.HSETNX(key, field, value)
   local there = hash_to_write(key)
   if there[field] then return 0 end
-  there[field] = value
+  there[field] = text(value)
   return 1
 end
 
@@ -155,9 +163,9 @@ function commands.XADD(key, ...)
     error('ERR The ID specified in XADD is equal or smaller than the target stream top item', 0)
   end
   local fields = {}
-  for i = at + 1, #args do fields[i - at] = args[i] end
+  for i = at + 1, #args do fields[i - at] = text(args[i]) end
   local name = string.format('%.0f-%.0f', ms, seq)
-  there.ms, there.seq, there.tail = ms, seq, there.tail + 1
+  there.ms, there.seq, there.tail, there.last = ms, seq, there.tail + 1, name
   there.entries[there.tail] = { ms = ms, seq = seq, reply = { name, fields } }
   if at > 1 and db.keep then trim(there, db.keep) end
   db.longer = true
@@ -167,8 +175,7 @@ end
 function commands.XINFO(_, key)
   local there = stream(key)
   if not there then error('ERR no such key', 0) end
-  local ending = string.format('%.0f-%.0f', there.ms, there.seq)
-  return { 'length', there.tail - there.head + 1, 'last-generated-id', ending }
+  return { 'length', there.tail - there.head + 1, 'last-generated-id', there.last }
 end
 
 function commands.XRANGE(key, from, to, _, count)
@@ -209,43 +216,56 @@ local function call(name, ...)
   local command = commands[name]
   if not command then error("ERR unknown command '" .. name .. "'", 0) end
   if db.read_only and WRITES[name] then error('NOREPLICAS Not enough good replicas to write.', 0) end
-  local args, plain = { ... }, true
-  for i = 1, #args do
-    if type(args[i]) == 'number' then
-      args[i], plain = string.format('%.0f', args[i]), false
-    elseif type(args[i]) ~= 'string' then
-      error('ERR Lua redis lib command arguments must be strings or integers', 0)
-    end
-  end
-  if plain then return command(...) end
-  return command(unpack(args))
+  return command(...)
 end
 
 redis = { call = call, error_reply = function(message) return { err = message } end }
 
--- A reply as it goes over the wire.
-local function resp(value, out)
+-- Lengths as they go over the wire, made once: it is what costs most.
+local function lengths(sign)
+  return setmetatable({}, { __index = function(made, n)
+    local text = sign .. n .. '\r\n'
+    made[n] = text
+    return text
+  end })
+end
+
+local BULK, ARRAY = lengths('$'), lengths('*')
+
+-- A reply as it goes over the wire: puts its pieces behind the nth of `out`, and returns which is the last.
+local function resp(value, out, n)
   local kind = type(value)
   if kind == 'string' then
-    out[#out + 1] = '$' .. #value .. '\r\n' .. value .. '\r\n'
+    out[n + 1], out[n + 2], out[n + 3] = BULK[#value], value, '\r\n'
+    return n + 3
   elseif kind == 'number' then
-    out[#out + 1] = string.format(':%.0f\r\n', value)
+    out[n + 1] = string.format(':%.0f\r\n', value)
   elseif kind == 'boolean' or kind == 'nil' then
-    out[#out + 1] = value and ':1\r\n' or '$-1\r\n'
+    out[n + 1] = value and ':1\r\n' or '$-1\r\n'
   elseif value.err then
-    out[#out + 1] = '-' .. value.err .. '\r\n'
+    out[n + 1] = '-' .. value.err .. '\r\n'
   elseif value.ok then
-    out[#out + 1] = '+' .. value.ok .. '\r\n'
+    out[n + 1] = '+' .. value.ok .. '\r\n'
+  elseif value.wire then
+    out[n + 1] = value.wire
   else
-    out[#out + 1] = '*' .. #value .. '\r\n'
-    for i = 1, #value do resp(value[i], out) end
+    local length = #value
+    n = n + 1
+    out[n] = ARRAY[length]
+    for i = 1, length do n = resp(value[i], out, n) end
+    return n
   end
+  return n + 1
+end
+
+local function wire(value)
+  local out = {}
+  resp(value, out, 0)
+  return table.concat(out)
 end
 
 local function answer(fine, reply)
-  local out = {}
-  resp(fine and reply or not fine and { err = reply } or false, out)
-  return table.concat(out), db.longer or false
+  return wire(fine and reply or not fine and { err = reply } or false), db.longer or false
 end
 
 -- XREAD: what lies behind these ids; false = nothing.
@@ -255,10 +275,14 @@ local function read(keys, ids)
     local there, ms, seq = stream(keys[i]), ids[i][1], ids[i][2]
     local last = there and there.entries[there.tail]
     if last and below(ms, seq, last.ms, last.seq) then
-      local entries = {}
-      for at = there.head, there.tail do
+      local entries, first = {}, there.tail
+      while first > there.head and below(ms, seq, there.entries[first - 1].ms, there.entries[first - 1].seq) do
+        first = first - 1
+      end
+      for at = first, math.min(there.tail, first + 511) do
         local entry = there.entries[at]
-        if below(ms, seq, entry.ms, entry.seq) and #entries < 512 then entries[#entries + 1] = entry.reply end
+        if not entry.wire then entry.wire = wire(entry.reply) end
+        entries[at - first + 1] = entry
       end
       found[#found + 1] = { keys[i], entries }
     end
