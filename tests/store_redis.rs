@@ -725,14 +725,14 @@ async fn purges_are_counted_and_void_values_swept() {
     })
     .await;
     assert_eq!(store.redis_health().await.unwrap().entries, Some(20), "counted in passing");
-    let count = store.count(&[tag(&store, "session:a")], Duration::from_secs(5)).await;
+    let count = store.count(&[tag(&store, "session:a")], true, Duration::from_secs(5)).await;
     assert_eq!((count.entries, count.complete), (5, true));
     server.signal("STOP");
-    let part = store.count(&[tag(&store, "session:a")], Duration::from_millis(100)).await;
+    let part = store.count(&[tag(&store, "session:a")], true, Duration::from_millis(100)).await;
     assert_eq!((part.entries, part.complete), (5, false), "what memory knows");
     server.signal("CONT");
     store.publish(purge(&store, "session:a"), None).await;
-    assert_eq!(store.count(&[tag(&store, "session:a")], Duration::from_secs(5)).await.entries, 0);
+    assert_eq!(store.count(&[tag(&store, "session:a")], true, Duration::from_secs(5)).await.entries, 0);
     eventually("void values are swept", async || {
         let mut none = true;
         for n in 1..=5 {

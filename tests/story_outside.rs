@@ -217,7 +217,7 @@ async fn weir_purge_is_done_when_every_instance_is() {
     pair.warm().await;
     let run = pair.purge(&["--all"]).await;
     assert_eq!(run.code, Some(0), "{run:?}");
-    assert!(run.stdout.contains("purged 3 entries: *"), "{run:?}");
+    assert!(run.stdout.contains("purged at least 3 entries: *"), "{run:?}");
     assert_eq!(pair.gone().await, [ALL, ALL]);
 
     let run = pair.purge(&["item:nobody"]).await;

@@ -53,7 +53,7 @@ struct PurgeRequest {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum CountWish {
-    /// What can be seen in a moment, so that a purge takes as long with a million entries as with ten.
+    /// What memory shows in a moment, so that a purge takes as long with a million entries as with ten.
     #[default]
     Quick,
     /// Everything, for seconds if it must be.
@@ -196,9 +196,6 @@ impl Admin {
             "purged by the admin API"
         );
         let mut warnings = done.warnings();
-        if done.counted.entries == 0 && done.counted.complete {
-            warnings.push("Nothing carried these tags.".into());
-        }
         if request.mixes_subject() {
             let words = "`subject` does not narrow the other names: the union of all was purged.";
             warnings.push(words.into());
@@ -227,7 +224,7 @@ impl Admin {
     ) -> Result<Done, Problem> {
         let store = self.state.store.clone();
         let work = self.tasks.spawn(async move {
-            let counted = store.count(&tags, count.limit()).await;
+            let counted = store.count(&tags, count == CountWish::Whole, count.limit()).await;
             Done { counted, purged: store.publish(event, None).await }
         });
         work.await.map_err(|error| {
@@ -241,9 +238,14 @@ impl Admin {
 impl Done {
     fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
-        if !self.counted.complete {
-            warnings
-                .push("The count is a lower bound: the look-up ended before it had seen everything; \"count\": \"whole\" takes up to 2 s.".into());
+        match (self.counted.entries, self.counted.complete) {
+            (0, true) => warnings.push("Nothing carried these tags.".into()),
+            (0, false) => warnings.push(
+                "Nothing in this instance's memory carried these tags, as far as looked; `count` = \"whole\" looks \
+                 everywhere."
+                    .into(),
+            ),
+            _ => {}
         }
         if self.purged.is_owed() {
             let words = "The purge log could not be reached: the purge holds here now and reaches the other \

@@ -101,6 +101,7 @@ fn body(arguments: &PurgeArguments) -> Value {
         "paths": arguments.paths,
         "routes": arguments.routes,
         "soft": arguments.soft,
+        "count": "whole",
     })
 }
 
@@ -203,7 +204,7 @@ mod tests {
     #[test]
     fn both_ways_say_the_same() {
         let mut asked = arguments();
-        let want = json!({ "tags": ["session:abc"], "paths": ["/x"], "routes": ["list"], "soft": false });
+        let want = json!({ "tags": ["session:abc"], "paths": ["/x"], "routes": ["list"], "soft": false, "count": "whole" });
         assert_eq!(body(&asked), want);
         assert_eq!(fields(&asked), [("tag", "session:abc"), ("path", "/x"), ("route", "list")]);
         asked = PurgeArguments { tags: Vec::new(), all: true, soft: true, ..asked };

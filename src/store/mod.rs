@@ -558,14 +558,15 @@ impl Store {
     }
 
     /// How many live entries carry one of these tags: a bounded look-up for the admin API, made before a purge.
-    pub async fn count(&self, tags: &[Tag], limit: Duration) -> Counted {
+    /// `far` looks in Redis too, which takes round trips.
+    pub async fn count(&self, tags: &[Tag], far: bool, limit: Duration) -> Counted {
         let places = sweeper::Places {
             memory: self.memory.as_deref(),
             redis: self.redis.as_deref(),
             coherence: &self.coherence,
             clock: &self.clock,
         };
-        sweeper::count(&places, tags, limit).await
+        sweeper::count(&places, tags, far, limit).await
     }
 
     /// Switches the cache off and on again (requests pass through while off; purges still count).

@@ -151,16 +151,18 @@ pub struct Places<'a> {
 
 /// How many live entries carry one of `tags`: by Redis' heads where it can be reached, and in memory. The greater
 /// number counts, as an entry is mostly in both.
-pub async fn count(places: &Places<'_>, tags: &[Tag], limit: Duration) -> Counted {
+///
+/// A walk through Redis takes round trips: without `far`, memory alone is looked at.
+pub async fn count(places: &Places<'_>, tags: &[Tag], far: bool, limit: Duration) -> Counted {
     let mut tags = tags.to_vec();
     tags.sort_unstable();
-    let (mut near, mut far) = (0, 0);
+    let (mut in_memory, mut in_redis) = (0, 0);
     let complete = timeout(limit, async {
-        count_near(places, &tags, &mut near).await;
-        count_far(places, &tags, &mut far).await
+        count_near(places, &tags, &mut in_memory).await;
+        if far { count_far(places, &tags, &mut in_redis).await } else { places.redis.is_none() }
     })
     .await;
-    Counted { entries: near.max(far), complete: complete.unwrap_or(false) }
+    Counted { entries: in_memory.max(in_redis), complete: complete.unwrap_or(false) }
 }
 
 async fn count_near(places: &Places<'_>, tags: &[Tag], entries: &mut u64) {
