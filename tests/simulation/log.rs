@@ -21,13 +21,16 @@ use weir::store::redis::wire::{
 };
 use weir::store::{Reach, UnreachableLog};
 
-use crate::exchange::{Settling, translate};
+use crate::exchange::translate;
 use crate::redis::{Dedicated, Failure, Redis};
 use crate::sabotage::Sabotage;
+use crate::settling::Settling;
 use crate::world::{Clock, Pid, Signal, World};
 
 /// `append::BATCH`.
 const BATCH: usize = 64;
+/// `append::FOLLOWER`.
+const FOLLOWER: Duration = Duration::from_millis(10);
 /// `follow::TRIES`.
 const TRIES: usize = 4;
 /// `members::FAREWELL`.
@@ -94,6 +97,7 @@ pub struct Log {
     open: RefCell<BTreeMap<u64, Arc<Event>>>,
     applied: Notify,
     heard: Signal,
+    advanced: Signal,
     entering: tokio::sync::Mutex<()>,
     pub joined: Cell<bool>,
     numbers: Cell<u64>,
@@ -132,6 +136,7 @@ impl Log {
             open: RefCell::default(),
             applied: Notify::new(),
             heard: Signal::default(),
+            advanced: Signal::default(),
             entering: tokio::sync::Mutex::default(),
             joined: Cell::new(false),
             numbers: Cell::new(0),
@@ -231,7 +236,7 @@ impl Log {
     /// `Log::appended`.
     async fn appended(&self, event: &Arc<Event>, intent: Option<u64>) -> Option<Done> {
         let mut appended = self.enqueue(What::Append { event: Arc::clone(event), intent, claim: None }, 0);
-        if let Some(Ok(done)) = self.clock.timeout(self.patience(), &mut appended).await {
+        if let Some(done) = self.in_time(&mut appended).await {
             return Some(done);
         }
         if let Some(done) = self.owe(event, &mut appended) {
@@ -264,6 +269,27 @@ impl Log {
                 }
             }
         }
+    }
+
+    /// `Log::in_time`.
+    async fn in_time(&self, appended: &mut oneshot::Receiver<Done>) -> Option<Done> {
+        let began = self.clock.elapsed();
+        loop {
+            let heard = self.heard.version();
+            let left = (began + self.patience()).saturating_sub(self.clock.elapsed());
+            let changed = std::pin::pin!(self.heard.changed(heard));
+            match self.clock.timeout(left, select(&mut *appended, changed)).await {
+                Some(Either::Left((done, _))) => return done.ok(),
+                Some(Either::Right(_)) => {}
+                None => return None,
+            }
+        }
+    }
+
+    /// `Log::unanswered`.
+    fn unanswered(&self) {
+        self.membership.unanswered(self.clock.elapsed());
+        self.heard.raise();
     }
 
     /// `Log::patience`.
@@ -300,7 +326,7 @@ impl Log {
         if holds && !self.is(Sabotage::OwesWithoutMarks) {
             self.coherence.apply_owed(event);
         }
-        self.membership.unanswered(self.clock.elapsed());
+        self.unanswered();
         None
     }
 
@@ -382,7 +408,7 @@ impl Log {
                 Ok(()) => attempt = 0,
                 Err(failure) => {
                     self.world.tell(|| format!("#{} cannot append: {failure:?}", self.host));
-                    self.membership.unanswered(self.clock.elapsed());
+                    self.unanswered();
                     self.clock.sleep(Duration::from_millis(20)).await;
                     let _ =
                         self.clock.timeout(pause(attempt, self.world.random()), self.queued.notified()).await;
@@ -409,7 +435,7 @@ impl Log {
                 self.apply(state.epoch, *seq, event);
             }
         }
-        if !self.stands(state.epoch, state.end) {
+        if !self.follower_reaches(state.epoch, state.end).await {
             self.catch_up(connection).await?;
         }
         let told = Rc::new(state.roster.clone());
@@ -419,6 +445,17 @@ impl Log {
             }
         }
         Ok(())
+    }
+
+    /// `Log::follower_reaches`.
+    async fn follower_reaches(&self, epoch: Epoch, end: u64) -> bool {
+        let reached = async {
+            while !self.stands(epoch, end) && self.coherence.view().epoch == epoch {
+                self.advanced.changed(self.advanced.version()).await;
+            }
+        };
+        self.clock.timeout(FOLLOWER, reached).await;
+        self.stands(epoch, end)
     }
 
     /// `Log::written`.
@@ -501,6 +538,7 @@ impl Log {
         for record in &followed.events {
             self.apply(epoch, record.seq, &record.event);
         }
+        self.advanced.raise();
         if others {
             self.applied.notify_one();
         }
@@ -539,6 +577,7 @@ impl Log {
             if done {
                 self.joined.set(true);
                 self.heard(&state);
+                self.advanced.raise();
                 self.applied.notify_one();
                 return Ok(());
             }
@@ -648,6 +687,7 @@ impl Log {
             Ok(state) => state,
             Err(failure) => {
                 self.membership.beat_failed(&beat, self.clock.elapsed());
+                self.unanswered();
                 return Err(failure);
             }
         };

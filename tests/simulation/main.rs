@@ -9,13 +9,16 @@
 )]
 
 mod backend;
+mod board;
 mod exchange;
 mod ledger;
 mod log;
 mod prng;
+mod reading;
 mod redis;
 mod sabotage;
 mod schedule;
+mod settling;
 mod world;
 
 use std::rc::Rc;
