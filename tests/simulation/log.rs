@@ -692,6 +692,14 @@ impl Log {
             }
         };
         self.membership.beaten(&beat, &state.roster, self.clock.elapsed());
+        self.world.tell(|| {
+            let (left, epoch) =
+                (self.coherence.view().lease_left(self.clock.elapsed()), state.epoch.0 >> 112);
+            format!(
+                "#{} beat {} is answered in {epoch:04x} at {}: lease {left:?}",
+                self.host, beat.number, state.end
+            )
+        });
         if !self.stands(state.epoch, state.end) {
             self.catch_up(connection).await?;
         }

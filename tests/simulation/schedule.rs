@@ -58,8 +58,6 @@ struct Stage {
     shaken: RefCell<Vec<u64>>,
     /// Longest that a read may take.
     bound: Micros,
-    /// Where instances differ in their leases: whether Redis loses its data, or instances start anew.
-    loses: bool,
     operations: Cell<u64>,
     reading: Cell<u64>,
     resting: Cell<bool>,
@@ -169,7 +167,6 @@ impl Stage {
             instances: RefCell::new(vec![None; hosts]),
             shaken: RefCell::new(vec![0; hosts]),
             bound,
-            loses: world.chance(50),
             operations: Cell::new(0),
             reading: Cell::new(0),
             resting: Cell::new(false),
@@ -345,15 +342,12 @@ impl Stage {
         let world = &self.world;
         let host = world.range(0, self.hosts() as u64 - 1) as usize;
         match self.kind {
-            // Who never saw what the namespace had agreed on before its data was lost cannot wait for those leases.
-            Kind::Rough if !self.agrees() => match (self.loses, world.range(0, 4)) {
-                (false, 0) => self.crash(host),
-                (false, 1) => self.leave(host),
-                (false, 2) => self.cut(host),
-                (true, 0) => self.crash_redis(),
-                (true, 1) => self.flush(),
-                (true, 2) => self.fail_over(),
-                (_, 3) => self.freeze(host),
+            // Who never saw what the namespace had agreed on before the log was lost cannot wait for those leases.
+            Kind::Rough if !self.agrees() => match world.range(0, 4) {
+                0 => self.crash(host),
+                1 => self.leave(host),
+                2 => self.cut(host),
+                3 => self.freeze(host),
                 _ => self.freeze_redis(),
             },
             Kind::Rough | Kind::Lagging => match world.range(0, 13) {
