@@ -82,7 +82,7 @@ pub struct LogState {
     pub floor: u64,
     /// Who takes part.
     pub roster: Roster,
-    /// After a write, the log's end after each of its parts: an appended event's own sequence.
+    /// After a write, the log's end after each of its parts: an appended event's own sequence; 0 = it was not appended.
     pub seqs: Vec<u64>,
 }
 

@@ -1,4 +1,6 @@
--- Carries out what one member has to write, in order, and adds to the answer the sequence of each.
+-- Carries out what one member has to write, in order, and adds to the answer the sequence of each: 0 for an event that
+-- was not appended because somebody else has taken up the purge from outside. It has no place, least of all the end:
+-- another's event stands there.
 --
 -- ARGV[5]  about how many events to keep      ARGV[6]  the member      ARGV[7]  the number of its last beat
 -- ARGV[8…] one after the other:
@@ -10,7 +12,7 @@ local state = log_state()
 if not state then return no_run_id end
 local seqs, wrote, at = {}, false, 8
 while at <= #ARGV do
-  local what, intent = ARGV[at], ARGV[6] .. ':' .. ARGV[at + 1]
+  local what, intent, place = ARGV[at], ARGV[6] .. ':' .. ARGV[at + 1], nil
   if what == 'intend' then
     -- Who is not registered is not evicted either: nobody would purge for it.
     redis.call('HSETNX', KEYS[3], ARGV[6], ARGV[7])
@@ -26,11 +28,13 @@ while at <= #ARGV do
       for i = 1, n do fields[i] = ARGV[at + 3 + i] end
       append(state, ARGV[5], fields)
       wrote = true
+    else
+      place = '0'
     end
     if ARGV[at + 1] ~= '' then redis.call('HDEL', KEYS[4], intent) end
     at = at + 4 + n
   end
-  seqs[#seqs + 1] = state[3]
+  seqs[#seqs + 1] = place or state[3]
 end
 if wrote then appended(state) end
 roster(state)[10] = seqs
