@@ -170,7 +170,7 @@ impl Log {
     /// How long one wait at the streams lasts, and how long an answer may take: `follow::{BLOCK, ANSWER}` for the
     /// usual lease.
     fn block(&self) -> Duration {
-        self.settings.agreement.lease / 4
+        self.settings.agreement.lease / 2
     }
 
     fn answer(&self) -> Duration {

@@ -90,7 +90,7 @@ impl Stage {
         };
         let hosts = match kind {
             Kind::Alone => 1,
-            _ if world.chance(70) => 2,
+            _ if world.chance(75) => 2,
             _ => 3,
         };
         let lease = if world.chance(50) { 1_000_000 } else { 500_000 };
@@ -104,7 +104,7 @@ impl Stage {
             broken: if world.chance(40) { world.range(1, 15) } else { 0 },
             etags: world.range(0, 2) * 50,
             lag,
-            patience: lease * 2,
+            patience: lease,
         };
         let backend = Backend::new(world, pace);
         let ledger = Ledger::new(world, lag);
@@ -219,7 +219,7 @@ impl Stage {
             let stage = Rc::clone(self);
             world.after(world.range(0, self.lease / 2), move || stage.start(host));
         }
-        let span = self.lease * world.range(3, 7);
+        let span = self.lease / 2 * world.range(4, 10);
         let begin = self.lease;
         for _ in 0..world.range(2, 4) {
             let stage = Rc::clone(self);
@@ -236,7 +236,7 @@ impl Stage {
         world.run_until(start + begin + span);
         self.make_peace();
         let longest = self.settings.iter().map(|s| s.agreement.lease).max().unwrap_or_default();
-        world.run_until(world.now() + 3 * longest.as_micros() as u64);
+        world.run_until(world.now() + 5 * longest.as_micros() as u64 / 2);
         self.look();
         let stage = Rc::clone(self);
         self.reading.set(self.reading.get() + 1);

@@ -52,6 +52,9 @@ fn run_seeds(first: u64, count: u64, sabotage: Option<Sabotage>) -> Run {
                     if seed >= first + count {
                         break;
                     }
+                    if run.schedules % 16 == 0 {
+                        interpreter.tidy();
+                    }
                     let verdict = schedule::run(seed, sabotage, &interpreter, false);
                     run.coverage.add(&verdict.coverage);
                     run.schedules += 1;
