@@ -217,6 +217,8 @@ struct SeenEpoch {
     /// When leases of the epochs before are over: they were earned before anybody saw this one. What they had agreed on
     /// may have been a longer lease.
     settles_at: Duration,
+    /// When its latest roster came.
+    heard: Duration,
     turn: u64,
     settled: bool,
     agreement: Agreement,
@@ -293,7 +295,7 @@ impl Membership {
     pub fn beat_failed(&self, beat: &Beat, now: Duration) {
         let mut state = self.state.lock();
         state.away_since.get_or_insert(now);
-        if let (true, Some(seen)) = (self.alone == Alone::Serve && state.by_itself(now), state.epoch) {
+        if let (true, Some(seen)) = (self.alone == Alone::Serve && state.by_itself(), state.epoch) {
             self.coherence.prolong_alone(seen.epoch, beat.sent + self.agreement.lease);
         }
     }
@@ -317,6 +319,7 @@ impl Membership {
                 if told.turn <= seen.turn {
                     return;
                 }
+                seen.heard = now;
                 seen.turn = told.turn;
                 seen.settled |= told.settled;
                 seen.agreement = told.agreement;
@@ -333,6 +336,7 @@ impl Membership {
                 *epoch = Some(SeenEpoch {
                     epoch: told.epoch,
                     settles_at: now + state.longest,
+                    heard: now,
                     turn: told.turn,
                     settled: told.settled,
                     agreement: told.agreement,
@@ -445,10 +449,10 @@ impl Membership {
 }
 
 impl State {
-    /// Registered, and nobody else is, as far as known. In an epoch so new that others may not have registered anew yet,
-    /// nobody can say that.
-    fn by_itself(&self, now: Duration) -> bool {
-        let established = self.epoch.is_some_and(|seen| seen.settled || now >= seen.settles_at);
+    /// Registered, and nobody else is, as far as known. Of a roster from when the epoch was so new that others may not
+    /// have registered anew yet nobody can say that, however long ago that was.
+    fn by_itself(&self) -> bool {
+        let established = self.epoch.is_some_and(|seen| seen.settled || seen.heard >= seen.settles_at);
         established && self.standing == Standing::Member && self.others.is_empty()
     }
 }

@@ -162,12 +162,14 @@ fn alone_and_cut_off_it_serves_on_in_company_it_does_not() {
 #[test]
 fn nobody_is_alone_in_an_epoch_where_others_may_not_have_registered_anew() {
     let m = membership(Alone::Serve);
-    let unsettled = Roster { settled: false, ..roster(1, 0, &[(ME, 1)]) };
-    m.beaten(&m.next_beat(at(0.0)), &unsettled, at(0.0));
+    let unsettled = |turn| Roster { settled: false, ..roster(turn, 0, &[(ME, 1)]) };
+    m.beaten(&m.next_beat(at(0.0)), &unsettled(1), at(0.0));
     m.beat_failed(&m.next_beat(at(1.5)), at(2.1));
-    assert!(!m.coherence.holds_lease(at(2.1)));
-    m.beat_failed(&m.next_beat(at(2.2)), at(2.2));
-    assert!(m.coherence.holds_lease(at(2.3)));
+    m.beat_failed(&m.next_beat(at(2.5)), at(3.0));
+    assert!(!m.coherence.holds_lease(at(3.0)), "they may have since: what was heard is too old");
+    m.observe(&unsettled(2), at(3.0));
+    m.beat_failed(&m.next_beat(at(3.1)), at(3.2));
+    assert!(m.coherence.holds_lease(at(3.3)));
 }
 
 #[test]
