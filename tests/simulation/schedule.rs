@@ -177,8 +177,11 @@ impl Stage {
         self.settings.len()
     }
 
-    /// Starts a new life of an instance.
+    /// Starts a new life of an instance, unless it lives.
     fn start(&self, host: usize) {
+        if self.instance(host).is_some() {
+            return;
+        }
         let world = &self.world;
         let mut secret = [0; 32];
         secret[..8].copy_from_slice(&world.random().to_le_bytes());
@@ -236,7 +239,10 @@ impl Stage {
         world.run_until(start + begin + span);
         self.make_peace();
         let longest = self.settings.iter().map(|s| s.agreement.lease).max().unwrap_or_default();
-        world.run_until(world.now() + 5 * longest.as_micros() as u64 / 2);
+        let latest = world.now() + 5 * longest.as_micros() as u64 / 2;
+        while world.now() < latest && !self.is_calm() {
+            world.run_until(world.now() + self.lease / 4);
+        }
         self.look();
         let stage = Rc::clone(self);
         self.reading.set(self.reading.get() + 1);
@@ -445,6 +451,7 @@ impl Stage {
                 return;
             }
             stage.bury(&exchange);
+            stage.instances.borrow_mut()[host] = None;
             stage.start(host);
         });
     }
@@ -631,6 +638,22 @@ impl Stage {
     /// Whether an instance may take part at all.
     fn agrees(&self) -> bool {
         self.settings.iter().all(|s| s.agreement == self.settings[0].agreement)
+    }
+
+    /// Nothing is left to be waited for.
+    fn is_calm(&self) -> bool {
+        let instances: Vec<_> = (0..self.hosts()).filter_map(|host| self.instance(host)).collect();
+        let log = &instances[0].log;
+        let registered = self.redis.with_primary(|db| db.fields(&log.keys.members));
+        self.agrees()
+            && self.kind != Kind::Lagging
+            && registered == instances.len()
+            && self.redis.with_primary(|db| db.fields(&log.keys.intents)) == 0
+            && instances.iter().all(|exchange| {
+                let log = &exchange.log;
+                let held = log.coherence.holds_lease(log.clock.elapsed());
+                held && log.waiting() == 0 && exchange.mutations() == 0 && !exchange.draining.get()
+            })
     }
 
     /// After some time of peace: leases are held, mutations answered.

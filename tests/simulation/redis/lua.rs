@@ -57,6 +57,13 @@ impl Db {
         self.keys().raw_set(key, LuaValue::Nil).unwrap();
     }
 
+    /// How many fields a hash has.
+    pub fn fields(&self, key: &str) -> usize {
+        let value: Option<Table> = self.keys().raw_get(key).unwrap();
+        let hash = value.and_then(|value| value.raw_get::<Option<Table>>("hash").unwrap());
+        hash.map_or(0, |hash| hash.pairs::<LuaValue, LuaValue>().count())
+    }
+
     /// Whether a hash has a field.
     pub fn has_field(&self, key: &str, field: &str) -> bool {
         let value: Option<Table> = self.keys().raw_get(key).unwrap();
