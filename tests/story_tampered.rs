@@ -64,6 +64,24 @@ async fn purges_from_outside_that_others_take_up_hide_no_purge() {
     writer.abort();
 }
 
+/// One that waits for nobody may not answer where others count on being waited for.
+#[tokio::test]
+async fn an_eventual_instance_answers_nothing_among_strong_ones() {
+    let (origin, redis) = (Origin::versioned().await, Redis::start().await);
+    let a = Weir::with_redis(&origin, &redis, &items("lease = \"300ms\"")).await;
+    let b = Weir::with_redis(&origin, &redis, &items("lease = \"300ms\"\ncoherence = \"eventual\"")).await;
+    warm(&a).await;
+    eventually("it is refused", support::DEADLINE, || async { b.said().contains("differs from what") }).await;
+    for _ in 0..3 {
+        let answer = b.get("/items/1").await;
+        assert!(!answer.hit(), "{answer:?}");
+        assert_eq!(answer.cache().detail.as_deref(), Some("no-lease"));
+    }
+    drop(a);
+    eventually("it is the only one left", support::DEADLINE, || async { b.get("/items/1").await.hit() })
+        .await;
+}
+
 /// A registration that vanished is not one that was given up: its lease still runs.
 #[tokio::test]
 async fn members_that_vanish_are_a_new_epoch() {
