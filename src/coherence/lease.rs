@@ -282,11 +282,16 @@ impl Membership {
         if told.agreement != self.agreement {
             state.standing = Standing::Refused(told.agreement);
             drop(state);
+            self.coherence.require_leases();
             self.coherence.give_up_lease();
             return Standing::Refused(told.agreement);
         }
         state.standing = Standing::Member;
         drop(state);
+        if self.agreement.mode == Mode::Eventual {
+            self.coherence.waive_leases();
+            return Standing::Member;
+        }
         self.coherence.offer_lease(told.epoch, told.end, beat.sent + self.agreement.lease);
         Standing::Member
     }
@@ -310,6 +315,10 @@ impl Membership {
         let mut state = self.state.lock();
         if state.past.contains(&told.epoch) {
             return;
+        }
+        // Whose lease never ends must not wait for its next beat to hear that others count on leases.
+        if self.agreement.mode == Mode::Eventual && told.agreement != self.agreement {
+            self.coherence.require_leases();
         }
         // Who could not be heard of was not silent.
         let was_away = state.away_since.take().is_some();
@@ -427,10 +436,10 @@ impl Membership {
     /// `None` = nobody is to be waited for.
     pub fn detached_until(&self) -> Option<Duration> {
         let state = self.state.lock();
-        if self.agreement.mode == Mode::Eventual {
+        let theirs = state.epoch.map_or(self.agreement, |seen| seen.agreement);
+        if (self.agreement.mode, theirs.mode) == (Mode::Eventual, Mode::Eventual) {
             return None;
         }
-        let theirs = state.epoch.map_or(self.agreement, |seen| seen.agreement);
         state.away_since.map(|since| since + self.agreement.patience().max(theirs.patience()))
     }
 

@@ -318,6 +318,14 @@ impl Coherence {
         self.view.load().lease_until.store(0, Ordering::Release);
     }
 
+    /// From now on a view answers for the log without one: nobody waits for anybody.
+    pub fn waive_leases(&self) {
+        let _pending = self.pending.lock();
+        if self.leased.swap(false, Ordering::AcqRel) {
+            self.view.load().lease_until.store(FOR_EVER, Ordering::Release);
+        }
+    }
+
     /// A lease until `until` (on `Clock::elapsed`), to be granted once `epoch` is in force and applied up to `end`.
     pub fn offer_lease(&self, epoch: Epoch, end: u64, until: Duration) {
         let mut pending = self.pending.lock();
@@ -483,6 +491,9 @@ impl Coherence {
             view.rules = old.rules;
             view.floor.fetch_max(applied, Ordering::AcqRel);
         }
+        // Whether leases are needed may have changed while the log was read.
+        let leased = self.leased.load(Ordering::Acquire);
+        view.lease_until = AtomicU64::new(if leased { 0 } else { FOR_EVER });
         pending.owed.retain(|o| !draft.seen.contains(&(o.origin, o.id)));
         for event in &pending.owed {
             view.mark(event, applied.saturating_add(1));

@@ -10,7 +10,7 @@ if state[6] ~= ARGV[3] or state[7] ~= ARGV[4] then
   if others > 0 then return roster(state) end
   state = new_epoch(state[2], run_id)
 end
-redis.call('HSET', KEYS[3], ARGV[5], ARGV[6])
+if redis.call('HSET', KEYS[3], ARGV[5], ARGV[6]) == 1 then counted() end
 if ARGV[7] == state[1] then
   redis.call('HSET', KEYS[2], 'settled', '1')
   state[8] = '1'

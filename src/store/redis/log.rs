@@ -275,8 +275,11 @@ impl Log {
         if let Some(done) = self.owe(event, &mut appended) {
             return Some(done);
         }
+        // Should the log have been heard from just now, others may be cut off from now on.
+        let strong = self.membership.agreement().mode == Mode::Strong;
+        let from_now = || strong.then(|| self.clock.elapsed() + self.membership.agreement().patience());
         if self.unreachable == UnreachableLog::Forward
-            && let Some(until) = self.membership.detached_until()
+            && let Some(until) = self.membership.detached_until().or_else(from_now)
         {
             let wait = until.saturating_sub(self.clock.elapsed());
             return timeout(wait, appended).await.ok().and_then(Result::ok);

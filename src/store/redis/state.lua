@@ -7,9 +7,11 @@
 -- KEYS[5]  acknowledgements
 -- KEYS[6]  purges from outside
 --
--- The state is a hash: epoch, secret, seq (the end), floor, run_id, lease, mode, settled, turn. A new epoch is made,
--- atomically, when any of it is missing, when the server is not the one that made it (a restart, a failover, a
--- restored dump: events may be lost that somebody has applied), or when the stream does not end where the state says.
+-- The state is a hash: epoch, secret, seq (the end), floor, run_id, lease, mode, settled, turn, and how many members and
+-- intents there are. A new epoch is made, atomically, when any of it is missing, when the server is not the one that made
+-- it (a restart, a failover, a restored dump: events may be lost that somebody has applied), when the stream does not end
+-- where the state says, when there are not as many members or intents (one that nobody took out is not gone: its lease
+-- may run, its mutation be under way), or when any key is of another kind than it should be.
 --
 -- Every script answers with what log_state and roster give: { epoch, secret, end, floor, turn, lease, mode, settled,
 -- { member, its beat, … }, … }
@@ -49,8 +51,25 @@ end
 local function new_epoch(secret, run_id)
   redis.call('DEL', KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6])
   redis.call('HSET', KEYS[2], 'epoch', ARGV[1], 'secret', secret, 'seq', '0', 'floor', '0', 'run_id', run_id,
-    'lease', ARGV[3], 'mode', ARGV[4], 'settled', '0', 'turn', '1')
+    'lease', ARGV[3], 'mode', ARGV[4], 'settled', '0', 'turn', '1', 'members', '0', 'intents', '0')
   return { ARGV[1], secret, '0', '0', '1', ARGV[3], ARGV[4], '0' }
+end
+
+local function is(key, kind)
+  local there = type_of(key)
+  return there == kind or there == 'none'
+end
+
+-- Members and intents are all there, and nothing stands in the way of streams.
+local function whole(members, intents)
+  return is(KEYS[3], 'hash') and is(KEYS[4], 'hash') and is(KEYS[5], 'stream') and is(KEYS[6], 'stream')
+    and redis.call('HLEN', KEYS[3]) == tonumber(members) and redis.call('HLEN', KEYS[4]) == tonumber(intents)
+end
+
+-- Writes down how many there are by now.
+local function counted()
+  redis.call('HSET', KEYS[2], 'members', string.format('%.0f', redis.call('HLEN', KEYS[3])),
+    'intents', string.format('%.0f', redis.call('HLEN', KEYS[4])))
 end
 
 local run_id = string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')
@@ -59,11 +78,13 @@ local function log_state()
   if not run_id then return nil end
   local s = {}
   if type_of(KEYS[2]) == 'hash' then
-    s = redis.call('HMGET', KEYS[2], 'epoch', 'secret', 'seq', 'run_id', 'lease', 'mode', 'settled')
+    s = redis.call('HMGET', KEYS[2], 'epoch', 'secret', 'seq', 'run_id', 'lease', 'mode', 'settled',
+      'members', 'intents', 'turn')
   end
   local secret = hex(s[2], 64) and s[2] or nil
-  local sound = secret and hex(s[1], 32) and number(s[3]) and s[4] == run_id and number(s[5]) and s[6] and s[7]
-  if not sound or stream_end() ~= s[3] .. '-0' then
+  local sound = secret and hex(s[1], 32) and number(s[3]) and s[4] == run_id and number(s[5])
+    and (s[6] == 'strong' or s[6] == 'eventual') and s[7] and number(s[8]) and number(s[9]) and number(s[10])
+  if not sound or stream_end() ~= s[3] .. '-0' or not whole(s[8], s[9]) then
     return new_epoch(secret or ARGV[2], run_id)
   end
   local turn = redis.call('HINCRBY', KEYS[2], 'turn', 1)

@@ -10,16 +10,18 @@
 --                                             `claim` names a purge from outside, does so only if it still waits
 local state = log_state()
 if not state then return no_run_id end
-local seqs, wrote, at = {}, false, 8
+local seqs, wrote, counts, at = {}, false, false, 8
 while at <= #ARGV do
   local what, intent, place = ARGV[at], ARGV[6] .. ':' .. ARGV[at + 1], nil
   if what == 'intend' then
     -- Who is not registered is not evicted either: nobody would purge for it.
     redis.call('HSETNX', KEYS[3], ARGV[6], ARGV[7])
     redis.call('HSET', KEYS[4], intent, ARGV[at + 2])
+    counts = true
     at = at + 3
   elseif what == 'withdraw' then
     redis.call('HDEL', KEYS[4], intent)
+    counts = true
     at = at + 2
   else
     local claim, n = ARGV[at + 2], tonumber(ARGV[at + 3])
@@ -31,11 +33,15 @@ while at <= #ARGV do
     else
       place = '0'
     end
-    if ARGV[at + 1] ~= '' then redis.call('HDEL', KEYS[4], intent) end
+    if ARGV[at + 1] ~= '' then
+      redis.call('HDEL', KEYS[4], intent)
+      counts = true
+    end
     at = at + 4 + n
   end
   seqs[#seqs + 1] = place or state[3]
 end
 if wrote then appended(state) end
+if counts then counted() end
 roster(state)[10] = seqs
 return state

@@ -67,7 +67,9 @@ impl Log {
         let state = state.ok_or_else(not_understood)?;
         self.heard(&state);
         for (waiting, seq) in batch.iter().zip(&state.seqs) {
-            if let Some(event) = waiting.event()
+            // What took up a purge from outside was appended only if nobody was faster. Else the log's end is somebody
+            // else's event, and only the follower knows which.
+            if let What::Append { event, claim: None, .. } = &waiting.what
                 && self.coherence.view().applied.load(Ordering::Acquire) + 1 == *seq
             {
                 self.apply(state.epoch, *seq, event);
