@@ -144,3 +144,26 @@ async fn spoilt_keys_of_the_log_heal() {
         assert_eq!(health["status"], "ok", "{spoil:?}: {health}");
     }
 }
+
+/// A mutation whose purge is in the log and only waits for others is not recorded anew when contact was lost meanwhile:
+/// nobody would take it out again.
+#[tokio::test]
+async fn no_intent_outlives_its_mutation() {
+    let (origin, redis) = (Origin::versioned().await, Redis::start().await);
+    let text = items("lease = \"2s\"");
+    let a = Weir::with_redis(&origin, &redis, &text).await;
+    let b = Weir::with_redis(&origin, &redis, &text).await;
+    change(&a).await;
+    warm(&b).await;
+    b.freeze();
+    let waiting = a.put("/items/1").json(&json!({})).spawn();
+    eventually("the purge is in the log", support::DEADLINE, || async {
+        redis.run::<u64>(&["XLEN", "cache:log"]).await == 2
+    })
+    .await;
+    redis.run::<redis::Value>(&["CLIENT", "KILL", "TYPE", "normal"]).await;
+    waiting.await.unwrap().assert_code(200);
+    b.thaw();
+    change(&a).await;
+    assert_eq!(redis.run::<u64>(&["HLEN", "{cache:log}:intents"]).await, 0);
+}

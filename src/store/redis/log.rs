@@ -61,7 +61,7 @@ pub struct Log {
     metrics: Metrics,
     queue: Mutex<Queue>,
     queued: Notify,
-    /// Mutations under way whose purge is not in the log yet, by number.
+    /// Mutations under way whose purge is not on its way to the log yet, by number. Locked before the queue is.
     open: Mutex<BTreeMap<u64, Arc<Event>>>,
     translate: OnceLock<Translate>,
     /// Something has been applied that another instance may wait for.
@@ -124,7 +124,7 @@ pub struct LogStatus {
     pub end: u64,
     /// Events not in the log yet.
     pub owed: usize,
-    /// Mutations under way whose purge is not in the log yet.
+    /// Mutations under way whose purge is not on its way to the log yet.
     pub open_intents: usize,
     /// Events are being received just now.
     pub following: bool,
@@ -230,7 +230,8 @@ impl Log {
 
     /// The mutation came to nothing.
     pub fn withdraw(&self, intent: u64) {
-        if self.open.lock().remove(&intent).is_some() && self.membership.agreement().mode == Mode::Strong {
+        let mut open = self.open.lock();
+        if open.remove(&intent).is_some() && self.membership.agreement().mode == Mode::Strong {
             drop(self.enqueue(What::Withdraw, intent));
         }
     }
@@ -247,9 +248,6 @@ impl Log {
                 break Purged { seq: done.seq, reach: Reach::Everywhere };
             }
         };
-        if let Some(intent) = intent {
-            self.open.lock().remove(&intent);
-        }
         let result = if purged.seq > 0 { StoreResult::Ok } else { StoreResult::Timeout };
         let elapsed = self.clock.elapsed().saturating_sub(started);
         self.metrics.store(StoreTier::Redis, StoreOp::Log, result, elapsed);
@@ -268,7 +266,14 @@ impl Log {
     /// Has an event appended within the budget; else applies it here, and owes it. Then, where others may be cut off
     /// as well, waits until they answer nothing from their stores.
     async fn appended(&self, event: &Arc<Event>, intent: Option<u64>) -> Option<Done> {
-        let mut appended = self.enqueue(What::Append { event: Arc::clone(event), intent, claim: None }, 0);
+        let mut appended = {
+            // In one step, so that the intent is not recorded anew behind what takes it out.
+            let mut open = self.open.lock();
+            if let Some(intent) = intent {
+                open.remove(&intent);
+            }
+            self.enqueue(What::Append { event: Arc::clone(event), intent, claim: None }, 0)
+        };
         if let Some(done) = self.in_time(&mut appended).await {
             return Some(done);
         }

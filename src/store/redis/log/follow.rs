@@ -78,6 +78,10 @@ impl Log {
                     let view = self.coherence.view();
                     (view.epoch, view.applied.load(Ordering::Acquire))
                 };
+                if epoch != followed_epoch {
+                    // Entered by somebody else here: places in the old streams may lie beyond all there is.
+                    break;
+                }
                 // Until purges from outside can be translated, they wait.
                 let place = if self.translate.get().is_some() { &inbox } else { "$" };
                 let places = Places { seq, ack: ack.clone(), inbox: place.to_owned() };

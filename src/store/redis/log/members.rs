@@ -113,10 +113,9 @@ impl Log {
         if self.membership.agreement().mode == Mode::Eventual {
             return;
         }
-        let open: Vec<_> = self.open.lock().values().cloned().collect();
-        for event in open {
-            let id = event.id;
-            drop(self.enqueue(What::Intend(event), id));
+        // Locked throughout: what ends meanwhile is taken out behind this.
+        for event in self.open.lock().values() {
+            drop(self.enqueue(What::Intend(Arc::clone(event)), event.id));
         }
     }
 
