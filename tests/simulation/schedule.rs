@@ -88,7 +88,7 @@ impl Stage {
         };
         let hosts = match kind {
             Kind::Alone => 1,
-            _ if world.chance(75) => 2,
+            _ if world.chance(80) => 2,
             _ => 3,
         };
         let lease = if world.chance(50) { 1_000_000 } else { 500_000 };
@@ -225,7 +225,7 @@ impl Stage {
             let stage = Rc::clone(self);
             world.after(world.range(0, self.lease / 2), move || stage.start(host));
         }
-        let span = self.lease / 2 * world.range(4, 10);
+        let span = self.lease / 2 * world.range(3, 8);
         let begin = self.lease;
         for _ in 0..world.range(2, 4) {
             let stage = Rc::clone(self);
