@@ -39,6 +39,77 @@ pub struct Mutation {
     pub excused: bool,
 }
 
+/// How reads are answered.
+const ANSWERS: [&str; 11] = [
+    "hit in memory",
+    "hit in Redis",
+    "stale while revalidating",
+    "stale: softly purged",
+    "stale if error",
+    "followed a flight",
+    "followed a later flight",
+    "revalidated",
+    "fetched",
+    "failed",
+    "lost",
+];
+
+/// What must have happened, often, in a run of tens of thousands of schedules.
+const ALL: [&str; 52] = [
+    "hit in memory",
+    "hit in Redis",
+    "stale while revalidating",
+    "stale: softly purged",
+    "stale if error",
+    "followed a flight",
+    "followed a later flight",
+    "waited for the next flight",
+    "refreshed behind the answer",
+    "revalidated",
+    "fetched",
+    "failed",
+    "void: no lease",
+    "void: another epoch",
+    "void: other rules",
+    "void: below the floor",
+    "void: purged",
+    "not stored: settling",
+    "settled",
+    "mutations everywhere",
+    "mutations owed",
+    "mutations unconfirmed",
+    "mutations refused",
+    "mutations that came to nothing",
+    "mutations of unknown outcome",
+    "mutations appended again",
+    "clients that left a mutation",
+    "epochs entered",
+    "ends of the log skipped to",
+    "members evicted",
+    "members refused",
+    "purges for the dead",
+    "purges from outside",
+    "purges from outside taken up by another",
+    "soft purges",
+    "flushes",
+    "instances crashed",
+    "instances crashed mid mutation",
+    "instances left",
+    "instances frozen",
+    "instances frozen past their lease",
+    "instances cut off",
+    "an instance with another lease",
+    "rules reloaded",
+    "Redis restarted",
+    "Redis lost all",
+    "Redis flushed",
+    "Redis frozen",
+    "Redis failed over",
+    "the log spoilt",
+    "the log trimmed",
+    "operations",
+];
+
 /// Counts of what happened, by name.
 #[derive(Debug, Default, Clone)]
 pub struct Coverage(pub BTreeMap<&'static str, u64>);
@@ -48,6 +119,29 @@ impl Coverage {
         for (name, n) in &other.0 {
             *self.0.entry(name).or_default() += n;
         }
+    }
+}
+
+impl std::fmt::Display for Coverage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.iter().try_for_each(|(what, n)| writeln!(f, "{n:>10}  {what}"))
+    }
+}
+
+impl Coverage {
+    fn of(&self, what: &str) -> u64 {
+        self.0.get(what).copied().unwrap_or(0)
+    }
+
+    /// A simulation in which something never happens proves nothing about it.
+    pub fn assert_complete(&self) {
+        for what in ALL {
+            let n = self.of(what);
+            assert!(n >= 100, "{what}: {n} times only");
+        }
+        let answered: u64 = ANSWERS.iter().map(|how| self.of(how)).sum();
+        let hits = self.of("hit in memory") + self.of("hit in Redis");
+        assert!(hits * 100 > answered * 30, "{hits} hits among {answered} answers");
     }
 }
 

@@ -13,7 +13,7 @@ use std::time::Duration;
 use futures_util::future::{Either, select};
 use tokio::sync::{Notify, oneshot};
 use weir::coherence::event::Settle;
-use weir::coherence::lease::Pending;
+use weir::coherence::lease::{Pending, Standing};
 use weir::coherence::{Agreement, Alone, Coherence, Epoch, Event, MemberId, Membership, Mode, Roster};
 use weir::store::redis::breaker::pause;
 use weir::store::redis::wire::{
@@ -22,6 +22,7 @@ use weir::store::redis::wire::{
 use weir::store::{Reach, UnreachableLog};
 
 use crate::exchange::translate;
+use crate::ledger::Ledger;
 use crate::redis::{Dedicated, Failure, Redis};
 use crate::sabotage::Sabotage;
 use crate::settling::Settling;
@@ -90,6 +91,7 @@ pub struct Log {
     pub membership: Membership,
     pub settings: Settings,
     pub settling: Settling,
+    ledger: Rc<Ledger>,
     budget: Duration,
     brief: Duration,
     queue: RefCell<VecDeque<Rc<Waiting>>>,
@@ -114,6 +116,7 @@ impl Log {
         clock: Clock,
         coherence: Coherence,
         settings: Settings,
+        ledger: &Rc<Ledger>,
     ) -> Rc<Log> {
         let world = Rc::clone(&clock.world);
         let coherence = Arc::new(coherence);
@@ -129,6 +132,7 @@ impl Log {
             membership,
             settings,
             settling: Settling::default(),
+            ledger: Rc::clone(ledger),
             budget: settings.agreement.lease,
             brief: Duration::from_millis(50),
             queue: RefCell::default(),
@@ -213,6 +217,7 @@ impl Log {
             if self.everywhere(&done).await {
                 break Reach::Everywhere;
             }
+            self.ledger.count("mutations appended again");
             if self.is(Sabotage::AppendsOnlyOnce) {
                 break Reach::Everywhere;
             }
@@ -440,6 +445,9 @@ impl Log {
         }
         let told = Rc::new(state.roster.clone());
         for (waiting, seq) in batch.iter().zip(&state.seqs) {
+            if waiting.event().is_some() && *seq == 0 {
+                self.ledger.count("purges from outside taken up by another");
+            }
             if waiting.event().is_none() || self.stands(state.epoch, *seq) {
                 self.written(waiting, *seq, &told);
             }
@@ -585,7 +593,7 @@ impl Log {
         Err(not_understood())
     }
 
-    fn applied(&self) -> u64 {
+    pub fn applied(&self) -> u64 {
         self.coherence.view().applied.load(Ordering::Acquire)
     }
 
@@ -596,6 +604,7 @@ impl Log {
                 return Ok(false);
             };
             if records.is_empty() {
+                self.ledger.count("ends of the log skipped to");
                 self.coherence.skip_to(state.epoch, state.end);
             }
             for record in records {
@@ -619,6 +628,7 @@ impl Log {
                 return Ok(false);
             };
             if records.is_empty() {
+                self.ledger.count("ends of the log skipped to");
                 draft.skip_to(state.end);
             }
             for record in records {
@@ -627,6 +637,7 @@ impl Log {
             }
         }
         if self.coherence.enter(draft) {
+            self.ledger.count("epochs entered");
             self.world
                 .tell(|| format!("#{} enters {:04x} at {}", self.host, state.epoch.0 >> 112, state.end));
         }
@@ -691,7 +702,9 @@ impl Log {
                 return Err(failure);
             }
         };
-        self.membership.beaten(&beat, &state.roster, self.clock.elapsed());
+        if let Standing::Refused(_) = self.membership.beaten(&beat, &state.roster, self.clock.elapsed()) {
+            self.ledger.count("members refused");
+        }
         self.world.tell(|| {
             let (left, epoch) =
                 (self.coherence.view().lease_left(self.clock.elapsed()), state.epoch.0 >> 112);
@@ -730,7 +743,11 @@ impl Log {
             let command = wire::evict(&self.keys, self.candidate(), member, Some(beat));
             let reply = connection.command(&command, FAREWELL).await?;
             let state = wire::state(&reply).ok_or_else(not_understood)?;
+            if !self.stands(state.epoch, state.end) {
+                self.ledger.count("purges for the dead");
+            }
             self.world.tell(|| format!("#{} evicts {member} at its beat {beat}", self.host));
+            self.ledger.count("members evicted");
             self.heard(&state);
         }
         Ok(())

@@ -37,7 +37,6 @@ pub struct Verdict {
     pub violation: Option<Violation>,
     pub coverage: Coverage,
     pub trace: Vec<String>,
-    pub evals: u64,
 }
 
 struct Stage {
@@ -72,7 +71,6 @@ pub fn run(seed: u64, sabotage: Option<Sabotage>, interpreter: &Rc<Interpreter>,
         violation: stage.ledger.violation.take(),
         coverage: stage.ledger.coverage.take(),
         trace: world.take_trace(),
-        evals: stage.redis.evals.get(),
     };
     stage.instances.borrow_mut().clear();
     world.end();
@@ -90,7 +88,7 @@ impl Stage {
         };
         let hosts = match kind {
             Kind::Alone => 1,
-            _ if world.chance(75) => 2,
+            _ if world.chance(80) => 2,
             _ => 3,
         };
         let lease = if world.chance(50) { 1_000_000 } else { 500_000 };
@@ -109,6 +107,11 @@ impl Stage {
         let backend = Backend::new(world, pace);
         let ledger = Ledger::new(world, lag);
         let secret = world.chance(30).then_some([9; 32]);
+        if world.chance(15) {
+            // So few events are kept that who falls behind finds a gap.
+            let keep = world.range(1, 4);
+            redis.with_primary(|db| db.set("keep", keep));
+        }
         let agreement = Agreement { lease: Duration::from_micros(lease), mode: Mode::Strong };
         let mut settings = vec![
             Settings {
@@ -142,8 +145,8 @@ impl Stage {
         let coalesce_timeout = Duration::from_micros(lease * 2);
         let manner = Manner {
             lifetimes: Lifetimes {
-                fresh: lease / 4 * world.range(1, 40),
-                while_revalidate: lease / 2 * world.range(0, 10),
+                fresh: lease / 4 * if world.chance(40) { world.range(1, 4) } else { world.range(1, 40) },
+                while_revalidate: if world.chance(50) { 0 } else { lease / 2 * world.range(0, 10) },
                 if_error: lease / 2 * world.range(0, 10),
                 keep: lease * world.range(1, 10),
             },
@@ -190,7 +193,7 @@ impl Stage {
         let epoch = Epoch(u128::from(world.random()));
         let coherence = Coherence::new(epoch, settings.secret.unwrap_or(secret), self.rules.get(), slots);
         let clock = self.clocks[host].clone();
-        let log = Log::new(&self.redis, host, world.new_process(), clock, coherence, settings);
+        let log = Log::new(&self.redis, host, world.new_process(), clock, coherence, settings, &self.ledger);
         world.tell(|| format!("#{host} starts as {}", log.membership.me()));
         let exchange = Exchange::new(log, &self.ledger, &self.backend, self.rules.get(), self.manner);
         self.instances.borrow_mut()[host] = Some(exchange);
@@ -222,7 +225,7 @@ impl Stage {
             let stage = Rc::clone(self);
             world.after(world.range(0, self.lease / 2), move || stage.start(host));
         }
-        let span = self.lease / 2 * world.range(4, 10);
+        let span = self.lease / 2 * world.range(3, 8);
         let begin = self.lease;
         for _ in 0..world.range(2, 4) {
             let stage = Rc::clone(self);
@@ -432,7 +435,7 @@ impl Stage {
 
     fn is_told(&self, log: &Log, member: u64, id: u64) -> bool {
         let field = format!("{member:016x}:{id}");
-        self.redis.with_primary(|db| db.has_field(&log.keys.intents, &field))
+        self.redis.with_primary(|db| db.field(&log.keys.intents, &field).is_some())
     }
 
     fn leave(self: &Rc<Stage>, host: usize) {
@@ -580,7 +583,10 @@ impl Stage {
             1 => self.redis.with_primary(|db| db.remove(&keys.state)),
             2 => self.redis.with_primary(|db| self.interpreter.set_text(db, &keys.state)),
             3 => self.redis.with_primary(|db| self.interpreter.set_text(db, &keys.stream)),
-            _ => self.command(&["XTRIM", &keys.stream, "MAXLEN", "1"]),
+            _ => {
+                self.ledger.count("the log trimmed");
+                self.command(&["XTRIM", &keys.stream, "MAXLEN", "1"]);
+            }
         }
     }
 
@@ -645,6 +651,7 @@ impl Stage {
         let instances: Vec<_> = (0..self.hosts()).filter_map(|host| self.instance(host)).collect();
         let log = &instances[0].log;
         let registered = self.redis.with_primary(|db| db.fields(&log.keys.members));
+        let end = self.redis.with_primary(|db| db.field(&log.keys.state, "seq"));
         self.agrees()
             && self.kind != Kind::Lagging
             && registered == instances.len()
@@ -652,7 +659,9 @@ impl Stage {
             && instances.iter().all(|exchange| {
                 let log = &exchange.log;
                 let held = log.coherence.holds_lease(log.clock.elapsed());
-                held && log.waiting() == 0 && exchange.mutations() == 0 && !exchange.draining.get()
+                let applied = log.applied().to_string();
+                let level = end.as_ref().is_some_and(|end| *end == applied.as_bytes());
+                held && level && log.waiting() == 0 && exchange.mutations() == 0 && !exchange.draining.get()
             })
     }
 
@@ -664,7 +673,9 @@ impl Stage {
             if self.agrees() && !log.coherence.holds_lease(log.clock.elapsed()) {
                 self.ledger.violate(BACK, format!("#{host} holds no lease"));
             }
-            if log.waiting() > 0 || log.coherence.owed() > 0 {
+            // What settles is purged again whenever it has.
+            let waiting = log.waiting() > 0 && self.kind != Kind::Lagging;
+            if waiting || log.coherence.owed() > 0 {
                 self.ledger.violate(BACK, format!("#{host} still owes purges"));
             }
             if exchange.mutations() > 0 {

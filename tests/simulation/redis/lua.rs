@@ -64,11 +64,11 @@ impl Db {
         hash.map_or(0, |hash| hash.pairs::<LuaValue, LuaValue>().count())
     }
 
-    /// Whether a hash has a field.
-    pub fn has_field(&self, key: &str, field: &str) -> bool {
+    /// A hash's field.
+    pub fn field(&self, key: &str, field: &str) -> Option<BString> {
         let value: Option<Table> = self.keys().raw_get(key).unwrap();
         let hash = value.and_then(|value| value.raw_get::<Option<Table>>("hash").unwrap());
-        hash.is_some_and(|hash| hash.contains_key(field).unwrap())
+        hash.and_then(|hash| hash.raw_get(field).unwrap())
     }
 }
 

@@ -96,7 +96,6 @@ pub struct Redis {
     /// What will never be answered.
     limbo: RefCell<Vec<oneshot::Sender<Reply>>>,
     numbers: Cell<u64>,
-    pub evals: Cell<u64>,
 }
 
 impl Redis {
@@ -111,7 +110,6 @@ impl Redis {
             weather: Cell::default(),
             limbo: RefCell::default(),
             numbers: Cell::new(0),
-            evals: Cell::new(0),
         });
         redis.add_server(interpreter.db());
         redis
@@ -297,10 +295,7 @@ impl Redis {
             }
             Request::Command(args) => {
                 let (value, longer) = match args[0].as_slice() {
-                    b"EVAL" => {
-                        self.evals.set(self.evals.get() + 1);
-                        self.interpreter.eval(&server.db, now, &args)
-                    }
+                    b"EVAL" => self.interpreter.eval(&server.db, now, &args),
                     b"XREAD" => match self.read(at, server, &args, answer) {
                         None => return,
                         Some((value, back)) => return self.answer(back, Reply::Value(value)),
