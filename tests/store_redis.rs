@@ -434,6 +434,8 @@ async fn who_is_evicted_has_not_beaten_since_and_its_mutations_are_purged_for() 
     assert_eq!(length(&server, "HLEN", &keys.intents).await, 0);
     assert_eq!(length(&server, "XLEN", &keys.stream).await, 1);
     eventually("its purge arrives", async || found(&store, 1).await.is_none()).await;
+    run(wire::write(&keys, candidate, silent, 3, &[Part::Intend(2, &event)])).await;
+    assert_eq!(length(&server, "HLEN", &keys.members).await, 2, "or nobody would purge for it a second time");
 }
 
 #[tokio::test]
@@ -710,7 +712,10 @@ async fn a_restart_while_nobody_asks_costs_nobody_anything() {
 #[tokio::test]
 async fn a_purge_right_after_a_flush_is_not_taken_for_the_old_logs() {
     let server = Server::start(&[]).await;
-    let (a, b) = (open(server.config()).await, open(server.config()).await);
+    // Hardly a beat is sent, so whoever follows learns of the new log from its events.
+    let agreement = Agreement { lease: Duration::from_secs(60), mode: Mode::Eventual };
+    let config = StoreConfig { agreement, ..server.config() };
+    let (a, b) = (open(config.clone()).await, open(config).await);
     a.insert(entry(&a, 1, "one"));
     arrives(&b, 1, "one").await;
     let () = redis::cmd("FLUSHALL").query_async(&mut server.connection().await).await.unwrap();
