@@ -282,7 +282,7 @@ impl DeafWire {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (deaf, hears) = watch::channel(false);
         let followed = Arc::new(AtomicBool::new(false));
-        let wire = DeafWire {
+        DeafWire {
             port: listener.local_addr().unwrap().port(),
             deaf,
             followed: Arc::clone(&followed),
@@ -296,8 +296,7 @@ impl DeafWire {
                     pipes.spawn(answers(far_in, near_out, follows, hears.clone()));
                 }
             }),
-        };
-        wire
+        }
     }
 }
 
