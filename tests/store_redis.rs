@@ -542,8 +542,13 @@ async fn a_restarted_instance_finds_what_redis_kept_and_nothing_purged() {
     a.insert(Entry { tags: Box::new([tag(&a, "session:b")]), ..entry(&a, 1, "kept") });
     a.insert(entry(&a, 2, "purged"));
     eventually("both are written", async || exists(&server, 1).await && exists(&server, 2).await).await;
-    a.publish(purge(&a, "session:a"), None).await;
+    let event = purge(&a, "session:a");
     a.close(Duration::from_secs(5)).await;
+    // A stranger's purge: nobody is there who would remove what it voids.
+    let candidate = Candidate { epoch: Epoch(9), secret: [9; 32], agreement: server.config().agreement };
+    let parts = [Part::Append(&event, None, None)];
+    let append = wire::write(&LogKeys::new("cache"), candidate, MemberId(7), 1, &parts);
+    let _: redis::Value = append.query_async(&mut server.connection().await).await.unwrap();
     let b = open(server.config()).await;
     assert_eq!(found(&b, 1).await, hit("kept", Tier::Redis));
     assert!(found(&b, 2).await.is_none());
