@@ -5,18 +5,25 @@
 
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use redis::aio::MultiplexedConnection;
-use weir::coherence::{Agreement, Event, Mode, Stamp, Void};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, JoinSet};
+use weir::coherence::lease::Beat;
+use weir::coherence::{Agreement, Epoch, Event, MemberId, Mode, Stamp, Void};
 use weir::metrics::Metrics;
 use weir::policy::key::CacheKey;
 use weir::policy::tags::Tag;
 use weir::semantics::stored::{Lifetimes, StoredResponse};
 use weir::semantics::vary::Selecting;
 use weir::store::redis::RedisConfig;
+use weir::store::redis::wire::{self, Candidate, LogKeys, Part};
 use weir::store::{Absent, BOUND, Claim, Ended, Entry, Heard, Lock, Lookup, Store, StoreConfig, Tier};
 use weir::time::Clock;
 
@@ -255,6 +262,192 @@ async fn many_publishers_on_both_sides_leave_no_gap() {
     }
 }
 
+/// A wire to Redis on which whoever waits at the log's stream can be made deaf: what is said to it from then on does not
+/// arrive, nor does what new connections are told. Everything else passes.
+struct DeafWire {
+    port: u16,
+    deaf: watch::Sender<bool>,
+    followed: Arc<AtomicBool>,
+    accepting: JoinHandle<()>,
+}
+
+impl Drop for DeafWire {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}
+
+impl DeafWire {
+    async fn to(port: u16) -> DeafWire {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (deaf, hears) = watch::channel(false);
+        let followed = Arc::new(AtomicBool::new(false));
+        DeafWire {
+            port: listener.local_addr().unwrap().port(),
+            deaf,
+            followed: Arc::clone(&followed),
+            accepting: tokio::spawn(async move {
+                let mut pipes = JoinSet::new();
+                while let Ok((near, _)) = listener.accept().await {
+                    let far = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+                    let ((near_in, near_out), (far_in, far_out)) = (near.into_split(), far.into_split());
+                    let follows = Arc::new(AtomicBool::new(*hears.borrow()));
+                    pipes.spawn(questions(near_in, far_out, Arc::clone(&follows), Arc::clone(&followed)));
+                    pipes.spawn(answers(far_in, near_out, follows, hears.clone()));
+                }
+            }),
+        }
+    }
+}
+
+/// Passes everything on, and takes note of who asks for what the log's stream brings next.
+async fn questions(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    follows: Arc<AtomicBool>,
+    followed: Arc<AtomicBool>,
+) {
+    let mut buffer = vec![0; 16 * 1024];
+    while let Ok(n @ 1..) = from.read(&mut buffer).await {
+        let said = String::from_utf8_lossy(&buffer[..n]);
+        if said.contains("\nXREAD\r") && said.contains("\ncache:log\r") {
+            follows.store(true, Ordering::SeqCst);
+            followed.store(true, Ordering::SeqCst);
+        }
+        if to.write_all(&buffer[..n]).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn answers(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    follows: Arc<AtomicBool>,
+    mut deaf: watch::Receiver<bool>,
+) {
+    let mut buffer = vec![0; 16 * 1024];
+    while let Ok(n @ 1..) = from.read(&mut buffer).await {
+        let heard = !follows.load(Ordering::SeqCst) || deaf.wait_for(|deaf| !*deaf).await.is_ok();
+        if !heard || to.write_all(&buffer[..n]).await.is_err() {
+            return;
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_own_purge_does_not_hide_anothers_that_has_not_arrived() {
+    let server = Server::start(&[]).await;
+    let wire = DeafWire::to(server.port).await;
+    let open_calmly = async |port: u16| {
+        // Nobody waits for anybody, and beats are rare: what they are told would bring the other's purge too.
+        let agreement = Agreement { lease: Duration::from_secs(60), mode: Mode::Eventual };
+        let mut config = StoreConfig { agreement, ..config(&format!("redis://127.0.0.1:{port}/1")) };
+        let redis = config.redis.as_mut().unwrap();
+        (redis.timeout, redis.append_timeout) = (Duration::from_secs(5), Duration::from_secs(5));
+        open(config).await
+    };
+    let (a, b) = (open_calmly(wire.port).await, open_calmly(server.port).await);
+    // From now on there is a connection for its purges.
+    assert_eq!(a.publish(purge(&a, "session:z"), None).await.seq, 1);
+    a.insert(entry(&a, 1, "one"));
+    a.insert(Entry { tags: Box::new([tag(&a, "session:b")]), ..entry(&a, 2, "two") });
+    eventually("the log is followed", async || wire.followed.load(Ordering::SeqCst)).await;
+    wire.deaf.send_replace(true);
+
+    assert_eq!(b.publish(purge(&b, "session:a"), None).await.seq, 2);
+    assert_eq!(a.coherence().sample().seq, 1, "it has not heard of it");
+    assert_eq!(found(&a, 1).await, hit("one", Tier::Memory));
+    assert_eq!(a.publish(purge(&a, "session:z"), None).await.seq, 3);
+    assert_eq!(a.coherence().sample().seq, 3);
+    assert!(found(&a, 1).await.is_none(), "what lay between is applied too");
+    assert_eq!(found(&a, 2).await, hit("two", Tier::Memory), "and nobody had to guess what it was");
+    assert_eq!(a.coherence().view().floor.load(Ordering::SeqCst), 0);
+}
+
+/// A lease so long that nothing happens because one is over, and hardly a beat is sent.
+fn unhurried(server: &Server) -> StoreConfig {
+    let agreement = Agreement { lease: Duration::from_secs(60), mode: Mode::Strong };
+    StoreConfig { agreement, ..server.config() }
+}
+
+async fn length(server: &Server, command: &str, key: &str) -> u64 {
+    redis::cmd(command).arg(key).query_async(&mut server.connection().await).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_purge_whose_epoch_ends_is_appended_to_the_next() {
+    let server = Server::start(&[]).await;
+    let store = open(unhurried(&server)).await;
+    let event = purge(&store, "session:a");
+    // In an epoch so young it waits for a lease that may be left of the one before.
+    let publisher = tokio::spawn({
+        let store = Arc::clone(&store);
+        async move { store.publish(event, None).await }
+    });
+    eventually("it is in the log, and applied", async || {
+        let status = store.log_status().unwrap();
+        status.end == 1 && status.owed == 0
+    })
+    .await;
+    let () = redis::cmd("FLUSHALL").query_async(&mut server.connection().await).await.unwrap();
+    eventually("it is in the next log too", async || length(&server, "XLEN", "cache:log").await == 1).await;
+    assert!(!publisher.is_finished(), "and is waited for there");
+    publisher.abort();
+}
+
+#[tokio::test]
+async fn a_new_log_is_told_of_the_mutations_under_way() {
+    let server = Server::start(&[]).await;
+    let store = open(server.config()).await;
+    let recorded = async || length(&server, "HLEN", "{cache:log}:intents").await == 1;
+    let _intent = store.intend(purge(&store, "session:a")).await.unwrap();
+    eventually("it is recorded", recorded).await;
+    let epoch = store.coherence().view().epoch;
+    let () = redis::cmd("FLUSHALL").query_async(&mut server.connection().await).await.unwrap();
+    eventually("it is recorded anew", recorded).await;
+    assert_ne!(store.coherence().view().epoch, epoch);
+}
+
+#[tokio::test]
+async fn who_is_evicted_has_not_beaten_since_and_its_mutations_are_purged_for() {
+    let server = Server::start(&[]).await;
+    let config = unhurried(&server);
+    let candidate = Candidate { epoch: Epoch(9), secret: [9; 32], agreement: config.agreement };
+    let store = open(config).await;
+    let (keys, silent, mut connection) = (LogKeys::new("cache"), MemberId(7), server.connection().await);
+    let mut run =
+        async |command: redis::Cmd| -> redis::Value { command.query_async(&mut connection).await.unwrap() };
+    let beat = Beat { number: 3, sent: Duration::ZERO, settled: None };
+    run(wire::beat(&keys, candidate, silent, &beat)).await;
+    let event = purge(&store, "session:a");
+    run(wire::write(&keys, candidate, silent, 3, &[Part::Intend(1, &event)])).await;
+    store.insert(entry(&store, 1, "one"));
+
+    run(wire::evict(&keys, candidate, silent, Some(2))).await;
+    assert_eq!(length(&server, "HLEN", &keys.members).await, 2, "it has beaten since the second");
+    assert_eq!(length(&server, "HLEN", &keys.intents).await, 1);
+    assert_eq!(found(&store, 1).await, hit("one", Tier::Memory), "an intent purges nothing yet");
+    run(wire::evict(&keys, candidate, silent, Some(3))).await;
+    assert_eq!(length(&server, "HLEN", &keys.members).await, 1);
+    assert_eq!(length(&server, "HLEN", &keys.intents).await, 0);
+    assert_eq!(length(&server, "XLEN", &keys.stream).await, 1);
+    eventually("its purge arrives", async || found(&store, 1).await.is_none()).await;
+    run(wire::write(&keys, candidate, silent, 3, &[Part::Intend(2, &event)])).await;
+    assert_eq!(length(&server, "HLEN", &keys.members).await, 2, "or nobody would purge for it a second time");
+}
+
+#[tokio::test]
+async fn who_has_left_answers_nothing_and_is_not_waited_for() {
+    let server = Server::start(&[]).await;
+    let store = open(unhurried(&server)).await;
+    assert!(store.coherence().holds_lease(Clock::system().elapsed()));
+    assert_eq!(length(&server, "HLEN", "{cache:log}:members").await, 1);
+    store.close(Duration::from_secs(5)).await;
+    assert!(!store.coherence().holds_lease(Clock::system().elapsed()));
+    assert_eq!(length(&server, "HLEN", "{cache:log}:members").await, 0);
+}
+
 #[tokio::test]
 async fn a_late_fill_is_served_by_neither_tier_nor_instance() {
     let server = Server::start(&[]).await;
@@ -349,8 +542,13 @@ async fn a_restarted_instance_finds_what_redis_kept_and_nothing_purged() {
     a.insert(Entry { tags: Box::new([tag(&a, "session:b")]), ..entry(&a, 1, "kept") });
     a.insert(entry(&a, 2, "purged"));
     eventually("both are written", async || exists(&server, 1).await && exists(&server, 2).await).await;
-    a.publish(purge(&a, "session:a"), None).await;
+    let event = purge(&a, "session:a");
     a.close(Duration::from_secs(5)).await;
+    // A stranger's purge: nobody is there who would remove what it voids.
+    let candidate = Candidate { epoch: Epoch(9), secret: [9; 32], agreement: server.config().agreement };
+    let parts = [Part::Append(&event, None, None)];
+    let append = wire::write(&LogKeys::new("cache"), candidate, MemberId(7), 1, &parts);
+    let _: redis::Value = append.query_async(&mut server.connection().await).await.unwrap();
     let b = open(server.config()).await;
     assert_eq!(found(&b, 1).await, hit("kept", Tier::Redis));
     assert!(found(&b, 2).await.is_none());
@@ -518,7 +716,10 @@ async fn a_restart_while_nobody_asks_costs_nobody_anything() {
 #[tokio::test]
 async fn a_purge_right_after_a_flush_is_not_taken_for_the_old_logs() {
     let server = Server::start(&[]).await;
-    let (a, b) = (open(server.config()).await, open(server.config()).await);
+    // Hardly a beat is sent, so whoever follows learns of the new log from its events.
+    let agreement = Agreement { lease: Duration::from_secs(60), mode: Mode::Eventual };
+    let config = StoreConfig { agreement, ..server.config() };
+    let (a, b) = (open(config.clone()).await, open(config).await);
     a.insert(entry(&a, 1, "one"));
     arrives(&b, 1, "one").await;
     let () = redis::cmd("FLUSHALL").query_async(&mut server.connection().await).await.unwrap();

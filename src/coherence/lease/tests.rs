@@ -56,6 +56,15 @@ fn a_lease_of_another_epoch_is_none() {
 }
 
 #[test]
+fn a_lease_ends_with_its_epoch() {
+    let m = membership(Alone::Serve);
+    m.beaten(&m.next_beat(at(0.0)), &roster(1, 0, &[(ME, 1)]), at(0.1));
+    assert!(m.coherence.holds_lease(at(0.2)));
+    m.coherence.enter_epoch(Epoch(9), [7; 32], 0);
+    assert!(!m.coherence.holds_lease(at(0.2)), "nobody in the new epoch counts on it");
+}
+
+#[test]
 fn a_mutation_waits_for_everybody_s_word() {
     let m = membership(Alone::Serve);
     apply_up_to(&m, 5);

@@ -297,6 +297,24 @@ fn concurrent_writers_leave_no_gap() {
 }
 
 #[test]
+fn a_sample_is_of_one_epoch() {
+    let c = coherence();
+    let over = AtomicBool::new(false);
+    std::thread::scope(|s| {
+        s.spawn(|| {
+            for n in 2..20_000 {
+                c.enter_epoch(Epoch(n), [7; 32], u64::try_from(n).unwrap());
+            }
+            over.store(true, Ordering::Release);
+        });
+        while !over.load(Ordering::Acquire) {
+            let sample = c.sample();
+            assert!(sample.epoch == E || sample.epoch.0 == u128::from(sample.seq), "{sample:?}");
+        }
+    });
+}
+
+#[test]
 fn who_sees_a_sequence_applied_sees_its_marks() {
     let c = coherence();
     let over = AtomicBool::new(false);
