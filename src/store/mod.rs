@@ -431,7 +431,7 @@ impl Store {
             return entry;
         }
         let live = !matches!(self.coherence.liveness(&entry.stamp, &entry.tags), Liveness::Void(_))
-            && !self.settling.holds(&entry.tags, self.coherence.view().secret_id);
+            && !self.settling.holds(&entry.tags, &self.coherence.view());
         let size = u64::try_from(entry.response.body.len()).unwrap_or(u64::MAX);
         if !live || size > self.max_body || entry.response.is_gone(self.clock.now()) {
             let result = if live { StoreResult::Skipped } else { StoreResult::Void };
@@ -494,12 +494,11 @@ impl Store {
     /// The store numbers and signs the event. `hashed_with` should come from the view whose secret hashed the tags;
     /// left at 0, the present view's is taken, which is wrong if the epoch has changed in between.
     pub async fn publish(&self, event: Event, intent: Option<Intent>) -> Purged {
+        let event = self.signed(event);
         if let Settle::For(ms) = event.settle {
             // First of all: between the purge and the hold nothing may slip in.
-            let until = self.clock.elapsed() + Duration::from_millis(ms);
-            self.settling.hold(&event.tags, event.hashed_with, until);
+            self.settling.hold(&event, self.clock.elapsed() + Duration::from_millis(ms));
         }
-        let event = self.signed(event);
         let named = event.tags.len() + event.names.len();
         let purged = match &self.redis {
             Some(redis) => redis.log.publish(event, intent.map(|intent| intent.0)).await,
@@ -540,12 +539,13 @@ impl Store {
         loop {
             let stopping = self.stop.is_cancelled();
             let now = if stopping { Duration::MAX } else { self.clock.elapsed() };
-            let (event, next) = self.settling.settled(now);
-            if let Some(mut event) = event {
-                event.rules = self.coherence.view().rules;
-                event.settle = Settle::Over;
-                self.publish(event, None).await;
-            } else if stopping {
+            let (event, next) = self.settling.settled(now, self.origin.0);
+            if let Some(event) = event {
+                self.publish(event.clone(), None).await;
+                self.settling.end(now, &event, self.origin.0);
+                continue;
+            }
+            if stopping {
                 return;
             }
             let wait = next.map_or(Duration::from_secs(3600), |at| at.saturating_sub(self.clock.elapsed()));

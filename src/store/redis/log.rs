@@ -371,25 +371,23 @@ impl Log {
         view.epoch == epoch && view.applied.load(Ordering::Acquire) >= seq
     }
 
-    /// Applies one event, after what it settles is held.
+    /// Applies one event: what is to settle is held before its purge counts, and let go after its second one does.
     fn apply(&self, epoch: Epoch, seq: u64, event: &Event) {
         self.hold(event);
         self.coherence.apply(epoch, seq, event);
+        if event.settle == Settle::Over && event.origin != self.membership.me().0 {
+            self.settling.release(event);
+        }
     }
 
     /// Whoever purged will purge again when its tags have settled; until that has come through nothing is stored. Should
     /// it not come through, it is purged from here.
     fn hold(&self, event: &Event) {
-        if event.origin == self.membership.me().0 {
-            return;
-        }
-        match event.settle {
-            Settle::AtOnce => {}
-            Settle::For(ms) => {
-                let settle = Duration::from_millis(ms) + self.membership.agreement().lease;
-                self.settling.hold(&event.tags, event.hashed_with, self.clock.elapsed() + settle);
-            }
-            Settle::Over => self.settling.release(&event.tags, event.hashed_with),
+        if let Settle::For(ms) = event.settle
+            && event.origin != self.membership.me().0
+        {
+            let settle = Duration::from_millis(ms) + self.membership.agreement().lease;
+            self.settling.hold(event, self.clock.elapsed() + settle);
         }
     }
 
