@@ -209,6 +209,8 @@ struct State {
     /// The highest that each has acknowledged; an acknowledgement may come before its sender is seen on a roster.
     acknowledged: HashMap<MemberId, (Epoch, u64)>,
     away_since: Option<Duration>,
+    /// When the last beat was answered, or given up; `None` = none has been answered since a sleep.
+    judged: Option<Duration>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -245,6 +247,7 @@ impl Membership {
             longest: agreement.patience(),
             acknowledged: HashMap::new(),
             away_since: None,
+            judged: None,
         };
         Membership { me, agreement, alone, coherence, state: Mutex::new(state) }
     }
@@ -287,6 +290,7 @@ impl Membership {
             return Standing::Refused(told.agreement);
         }
         state.standing = Standing::Member;
+        state.judged = Some(now);
         drop(state);
         if self.agreement.mode == Mode::Eventual {
             self.coherence.waive_leases();
@@ -296,11 +300,17 @@ impl Membership {
         Standing::Member
     }
 
-    /// A beat was not answered, or with an error. Who was by itself may serve on for another lease.
+    /// A beat was not answered, or with an error. Who was by itself may serve on for another lease, unless it has slept
+    /// for as long as one: somebody may have come meanwhile, so that it must be answered first.
     pub fn beat_failed(&self, beat: &Beat, now: Duration) {
         let mut state = self.state.lock();
         state.away_since.get_or_insert(now);
-        if let (true, Some(seen)) = (self.alone == Alone::Serve && state.by_itself(), state.epoch) {
+        let lease = self.agreement.lease;
+        let awake = now.saturating_sub(beat.sent) < lease
+            && state.judged.is_some_and(|before| beat.sent.saturating_sub(before) < lease);
+        state.judged = awake.then_some(now);
+        let alone = self.alone == Alone::Serve && awake && state.by_itself();
+        if let (true, Some(seen)) = (alone, state.epoch) {
             self.coherence.prolong_alone(seen.epoch, beat.sent + self.agreement.lease);
         }
     }

@@ -169,6 +169,19 @@ fn alone_and_cut_off_it_serves_on_in_company_it_does_not() {
 }
 
 #[test]
+fn who_was_alone_and_slept_for_a_lease_asks_first() {
+    let m = membership(Alone::Serve);
+    m.beaten(&m.next_beat(at(0.0)), &roster(1, 0, &[(ME, 1)]), at(0.0));
+    m.beat_failed(&m.next_beat(at(60.0)), at(60.1));
+    assert!(!m.coherence.holds_lease(at(60.2)), "it slept before the beat");
+    m.beaten(&m.next_beat(at(61.0)), &roster(2, 0, &[(ME, 2)]), at(61.0));
+    let beat = m.next_beat(at(61.5));
+    m.beat_failed(&beat, at(90.0));
+    m.beat_failed(&m.next_beat(at(90.1)), at(90.2));
+    assert!(!m.coherence.holds_lease(at(90.3)), "it slept during the beat");
+}
+
+#[test]
 fn nobody_is_alone_in_an_epoch_where_others_may_not_have_registered_anew() {
     let m = membership(Alone::Serve);
     let unsettled = |turn| Roster { settled: false, ..roster(turn, 0, &[(ME, 1)]) };
