@@ -71,8 +71,9 @@ fn a_mutation_waits_for_everybody_s_word() {
     let mut wait = m.wait(&roster(1, 5, &[(ME, 1), (OTHER, 4)]), 5, at(0.0));
     assert_eq!(m.pending(&mut wait, at(0.1)), Pending::Until(at(2.2)));
     m.acknowledged(OTHER, Epoch(1), 4);
+    assert_eq!(m.pending(&mut wait, at(0.1)), Pending::Until(at(2.2)), "too little");
     m.acknowledged(OTHER, Epoch(2), 9);
-    assert_eq!(m.pending(&mut wait, at(0.1)), Pending::Until(at(2.2)), "too little, and of another epoch");
+    assert_eq!(m.pending(&mut wait, at(0.1)), Pending::Until(at(2.2)), "of another epoch");
     m.acknowledged(OTHER, Epoch(1), 5);
     assert_eq!(m.pending(&mut wait, at(0.1)), Pending::Over);
 }
