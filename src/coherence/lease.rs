@@ -13,8 +13,9 @@
 //!
 //! Invariants:
 //! - Only elapsed times of this machine's own clock are compared; times arrive as arguments.
-//! - A roster older than one already seen changes nothing: [`Roster::turn`] orders them within an epoch, and an epoch
-//!   that another has followed never comes back.
+//! - A roster older than one already seen changes nothing: [`Roster::turn`] orders them within an epoch, an epoch that
+//!   another has followed never comes back, and of another epoch counts only what was asked after this one had been
+//!   heard of: an answer that was long on its way may come from before it.
 //! - An epoch is settled once somebody has seen it for a whole lease × drift: until then leases of the one before may
 //!   still run, and whoever holds them is on no roster.
 //!
@@ -110,6 +111,8 @@ pub enum Alone {
 /// What a script of the log tells beside its own result.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Roster {
+    /// When it was asked for, on `Clock::elapsed`: it was told later.
+    pub asked: Duration,
     /// The log's epoch.
     pub epoch: Epoch,
     /// Rises with each script that was run in this epoch.
@@ -216,6 +219,8 @@ struct State {
 #[derive(Debug, Clone, Copy)]
 struct SeenEpoch {
     epoch: Epoch,
+    /// When it was first heard of.
+    since: Duration,
     /// When leases of the epochs before are over: they were earned before anybody saw this one. What they had agreed on
     /// may have been a longer lease.
     settles_at: Duration,
@@ -279,7 +284,7 @@ impl Membership {
     pub fn beaten(&self, beat: &Beat, told: &Roster, now: Duration) -> Standing {
         self.observe(told, now);
         let mut state = self.state.lock();
-        if state.past.contains(&told.epoch) {
+        if !state.is_current(told.epoch) {
             return state.standing;
         }
         if told.agreement != self.agreement {
@@ -343,6 +348,8 @@ impl Membership {
                 seen.settled |= told.settled;
                 seen.agreement = told.agreement;
             }
+            // Which of the two is the later cannot be told: the next answer will.
+            Some(seen) if told.asked <= seen.since => return,
             epoch => {
                 if let Some(over) = epoch {
                     if state.past.len() == MOST_PAST {
@@ -354,6 +361,7 @@ impl Membership {
                 state.longest = state.longest.max(told.agreement.patience());
                 *epoch = Some(SeenEpoch {
                     epoch: told.epoch,
+                    since: now,
                     settles_at: now + state.longest,
                     heard: now,
                     turn: told.turn,
@@ -374,9 +382,9 @@ impl Membership {
         }
     }
 
-    /// Whether this epoch is known to be over: whoever still speaks of it is behind.
-    pub fn is_past(&self, epoch: Epoch) -> bool {
-        self.state.lock().past.contains(&epoch)
+    /// Whether this epoch is the latest heard of: whoever speaks of another is behind, or is to be asked again.
+    pub fn is_current(&self, epoch: Epoch) -> bool {
+        self.state.lock().is_current(epoch)
     }
 
     /// A member says that it has applied everything of `epoch` up to `applied`.
@@ -468,6 +476,10 @@ impl Membership {
 }
 
 impl State {
+    fn is_current(&self, epoch: Epoch) -> bool {
+        self.epoch.is_some_and(|seen| seen.epoch == epoch)
+    }
+
     /// Registered, and nobody else is, as far as known. Of a roster from when the epoch was so new that others may not
     /// have registered anew yet nobody can say that, however long ago that was.
     fn by_itself(&self) -> bool {

@@ -429,8 +429,9 @@ impl Log {
         let (me, beats) = (self.membership.me(), self.membership.beats());
         let command = wire::write(&self.keys, self.candidate(), me, beats, &parts);
         let limit = self.budget.max(Duration::from_millis(100));
+        let asked = self.clock.elapsed();
         let reply = connection.command(&command, limit).await?;
-        let state = wire::state(&reply).filter(|state| state.seqs.len() == batch.len());
+        let state = wire::state(&reply, asked).filter(|state| state.seqs.len() == batch.len());
         let state = state.ok_or_else(not_understood)?;
         self.heard(&state);
         for (waiting, seq) in batch.iter().zip(&state.seqs) {
@@ -571,10 +572,11 @@ impl Log {
     async fn catch_up(&self, connection: &mut Dedicated) -> Result<(), Failure> {
         let _entering = self.entering.lock().await;
         for _ in 0..TRIES {
+            let asked = self.clock.elapsed();
             let reply = connection.command(&wire::read(&self.keys, self.candidate()), self.answer()).await?;
-            let state = wire::state(&reply).ok_or_else(not_understood)?;
+            let state = wire::state(&reply, asked).ok_or_else(not_understood)?;
             self.heard(&state);
-            if self.membership.is_past(state.epoch) {
+            if !self.membership.is_current(state.epoch) {
                 return Err(not_understood());
             }
             let done = if self.coherence.view().epoch == state.epoch {
@@ -693,7 +695,7 @@ impl Log {
         let command = wire::beat(&self.keys, self.candidate(), self.membership.me(), &beat);
         let limit = self.membership.agreement().lease / 2;
         let answered = connection.command(&command, limit).await;
-        let state = answered.and_then(|reply| wire::state(&reply).ok_or_else(not_understood));
+        let state = answered.and_then(|reply| wire::state(&reply, beat.sent).ok_or_else(not_understood));
         let state = match state {
             Ok(state) => state,
             Err(failure) => {
@@ -741,8 +743,9 @@ impl Log {
         silent.sort();
         for (member, beat) in silent {
             let command = wire::evict(&self.keys, self.candidate(), member, Some(beat));
+            let asked = self.clock.elapsed();
             let reply = connection.command(&command, FAREWELL).await?;
-            let state = wire::state(&reply).ok_or_else(not_understood)?;
+            let state = wire::state(&reply, asked).ok_or_else(not_understood)?;
             if !self.stands(state.epoch, state.end) {
                 self.ledger.count("purges for the dead");
             }

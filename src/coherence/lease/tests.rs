@@ -17,6 +17,7 @@ fn membership(alone: Alone) -> Membership {
 
 fn roster(turn: u64, end: u64, members: &[(MemberId, u64)]) -> Roster {
     Roster {
+        asked: at(1000.0),
         epoch: Epoch(1),
         turn,
         end,
@@ -139,7 +140,20 @@ fn an_epoch_that_ends_ends_the_wait_and_never_comes_back() {
     assert_eq!(m.pending(&mut wait, at(0.1)), Pending::EpochOver);
     m.observe(&roster(9, 1, &[(ME, 1)]), at(0.2));
     assert_eq!(m.pending(&mut wait, at(0.2)), Pending::EpochOver);
-    assert!(m.is_past(Epoch(1)));
+    assert!(!m.is_current(Epoch(1)));
+}
+
+#[test]
+fn an_answer_that_was_long_on_its_way_tells_of_no_new_epoch() {
+    let m = membership(Alone::Serve);
+    m.observe(&roster(1, 0, &[(ME, 1)]), at(5.0));
+    let late = Roster { asked: at(4.9), epoch: Epoch(2), ..roster(1, 0, &[(ME, 1)]) };
+    let beat = crate::coherence::lease::Beat { number: 1, sent: at(4.9), settled: None };
+    m.coherence.enter_epoch(Epoch(2), [7; 32], 0);
+    m.beaten(&beat, &late, at(5.1));
+    assert!(m.is_current(Epoch(1)) && !m.coherence.holds_lease(at(5.1)));
+    m.observe(&Roster { asked: at(5.2), ..late }, at(5.3));
+    assert!(m.is_current(Epoch(2)), "asked after the first was heard of");
 }
 
 #[test]

@@ -262,8 +262,9 @@ fn script(text: &str, keys: &LogKeys, candidate: Candidate) -> Cmd {
     command
 }
 
-/// Reads a script's reply; further elements are a newer script's business.
-pub fn state(reply: &Value) -> Option<LogState> {
+/// Reads the reply to a script that was asked to run at `asked` (on `Clock::elapsed`); further elements are a newer
+/// script's business.
+pub fn state(reply: &Value, asked: Duration) -> Option<LogState> {
     let [epoch, secret, end, floor, turn, lease, mode, settled, members, rest @ ..] = list(reply)? else {
         return None;
     };
@@ -282,6 +283,7 @@ pub fn state(reply: &Value) -> Option<LogState> {
         end,
         floor: number(bytes(floor)?)?,
         roster: Roster {
+            asked,
             epoch,
             turn: number(bytes(turn)?)?,
             end,
@@ -435,6 +437,7 @@ mod tests {
             Value::Array(reply)
         };
         let roster = Roster {
+            asked: Duration::ZERO,
             epoch: Epoch(77),
             turn: 12,
             end: 9,
@@ -443,10 +446,10 @@ mod tests {
             members: vec![(MemberId(255), 4)],
         };
         let told = LogState { epoch: Epoch(77), secret, end: 9, floor: 3, roster, seqs: vec![8, 9] };
-        assert_eq!(state(&reply("9", "strong")), Some(told));
-        assert_eq!(state(&reply("nine", "strong")), None);
-        assert_eq!(state(&reply("9", "weak")), None);
-        assert_eq!(state(&Value::Nil), None);
+        assert_eq!(state(&reply("9", "strong"), Duration::ZERO), Some(told));
+        assert_eq!(state(&reply("nine", "strong"), Duration::ZERO), None);
+        assert_eq!(state(&reply("9", "weak"), Duration::ZERO), None);
+        assert_eq!(state(&Value::Nil, Duration::ZERO), None);
     }
 
     #[test]

@@ -62,8 +62,9 @@ impl Log {
         let (me, beats) = (self.membership.me(), self.membership.beats());
         let command = wire::write(&self.keys, self.candidate(), me, beats, &parts);
         let limit = self.budget.max(Duration::from_millis(100));
+        let asked = self.clock.elapsed();
         let reply = connection.command(&command, limit).await?;
-        let state = wire::state(&reply).filter(|state| state.seqs.len() == batch.len());
+        let state = wire::state(&reply, asked).filter(|state| state.seqs.len() == batch.len());
         let state = state.ok_or_else(not_understood)?;
         self.heard(&state);
         for (waiting, seq) in batch.iter().zip(&state.seqs) {

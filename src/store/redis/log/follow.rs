@@ -136,10 +136,11 @@ impl Log {
         // One at a time, each with a state read under the lock: nobody re-enters an epoch that is over.
         let _entering = self.entering.lock().await;
         for _ in 0..TRIES {
+            let asked = self.clock.elapsed();
             let reply = connection.command(&wire::read(&self.keys, self.candidate()), ANSWER).await?;
-            let state = wire::state(&reply).ok_or_else(not_understood)?;
+            let state = wire::state(&reply, asked).ok_or_else(not_understood)?;
             self.heard(&state);
-            if self.membership.is_past(state.epoch) {
+            if !self.membership.is_current(state.epoch) {
                 // A server that was left behind by a failover.
                 return Err(not_understood());
             }

@@ -56,7 +56,7 @@ impl Log {
         let command = wire::beat(&self.keys, self.candidate(), self.membership.me(), &beat);
         let limit = self.membership.agreement().lease / 2;
         let answered = connection.command(&command, limit).await;
-        let state = answered.and_then(|reply| wire::state(&reply).ok_or_else(not_understood));
+        let state = answered.and_then(|reply| wire::state(&reply, beat.sent).ok_or_else(not_understood));
         let state = match state {
             Ok(state) => state,
             Err(failure) => {
@@ -122,8 +122,9 @@ impl Log {
     async fn evict(&self, connection: &mut Dedicated) -> Result<(), Failure> {
         for (member, beat) in self.membership.evictable(self.clock.elapsed()) {
             let command = wire::evict(&self.keys, self.candidate(), member, Some(beat));
+            let asked = self.clock.elapsed();
             let reply = connection.command(&command, FAREWELL).await?;
-            let state = wire::state(&reply).ok_or_else(not_understood)?;
+            let state = wire::state(&reply, asked).ok_or_else(not_understood)?;
             if state.roster.members.iter().all(|(there, _)| *there != member) {
                 self.metrics.log_eviction();
                 tracing::warn!(%member, "an instance has fallen silent: it is no longer waited for");
