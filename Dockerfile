@@ -12,10 +12,11 @@ FROM ${BUILDER} AS build
 WORKDIR /src
 
 # The dependencies in a layer of their own: it is built again only when the manifest or the lock file changes.
-# The workspace's other member is not built, but its manifest belongs to the lock file.
+# The workspace's other members are not built, but their manifests belong to the lock file.
 COPY Cargo.toml Cargo.lock ./
 COPY bench/coherence/Cargo.toml bench/coherence/
-RUN mkdir src bench/coherence/src \
+COPY tests/simulation/Cargo.toml tests/simulation/
+RUN mkdir src bench/coherence/src && touch tests/simulation/simulation.rs \
     && echo 'fn main() {}' | tee bench/coherence/src/main.rs > src/main.rs && touch src/lib.rs \
     && cargo build --release --locked --bin weir \
     && rm -rf src target/release/weir target/release/deps/*weir* target/release/.fingerprint/weir-*
