@@ -233,6 +233,7 @@ impl Exchange {
                 return;
             }
         }
+        ledger.sent(number);
         let told = Rc::clone(ledger);
         let mut outcome =
             self.backend.put(item, group, fate, move |effects| told.committed(number, effects)).await;

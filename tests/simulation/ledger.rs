@@ -29,6 +29,8 @@ pub const FLIGHTS: &str = "one flight per key and instance";
 pub struct Mutation {
     pub owner: Pid,
     pub effects: Effects,
+    /// It went to the backend.
+    pub sent: Option<Micros>,
     pub committed: Option<Micros>,
     /// Its owner has heard from the backend, or has given up.
     pub returned: bool,
@@ -184,6 +186,7 @@ impl Ledger {
         mutations.push(Mutation {
             owner,
             effects: Vec::new(),
+            sent: None,
             committed: None,
             returned: false,
             answered: false,
@@ -191,6 +194,10 @@ impl Ledger {
             excused: false,
         });
         mutations.len() - 1
+    }
+
+    pub fn sent(&self, mutation: usize) {
+        self.mutations.borrow_mut()[mutation].sent = Some(self.world.now());
     }
 
     pub fn committed(&self, mutation: usize, effects: Effects) {

@@ -26,7 +26,7 @@ use crate::ledger::Ledger;
 use crate::redis::{Dedicated, Failure, Redis};
 use crate::sabotage::Sabotage;
 use crate::settling::Settling;
-use crate::world::{Clock, Pid, Signal, World};
+use crate::world::{Clock, Micros, Pid, Signal, World};
 
 /// `append::BATCH`.
 const BATCH: usize = 64;
@@ -103,6 +103,9 @@ pub struct Log {
     entering: tokio::sync::Mutex<()>,
     pub joined: Cell<bool>,
     numbers: Cell<u64>,
+    /// When the last beat was answered, and when the last one that had something new to tell was.
+    pub last_beat: Cell<Micros>,
+    pub last_change: Cell<Micros>,
     pub leaving: Notify,
     pub told_to_leave: Cell<bool>,
     pub translates: bool,
@@ -144,6 +147,8 @@ impl Log {
             entering: tokio::sync::Mutex::default(),
             joined: Cell::new(false),
             numbers: Cell::new(0),
+            last_beat: Cell::new(0),
+            last_change: Cell::new(0),
             leaving: Notify::new(),
             told_to_leave: Cell::new(false),
             translates: true,
@@ -340,6 +345,11 @@ impl Log {
         self.queue.borrow().iter().filter(|w| w.event().is_some()).count()
     }
 
+    /// Nothing waits to be written.
+    pub fn is_idle(&self) -> bool {
+        self.queue.borrow().is_empty()
+    }
+
     /// `Log::stands`.
     fn stands(&self, epoch: Epoch, seq: u64) -> bool {
         let view = self.coherence.view();
@@ -528,8 +538,7 @@ impl Log {
                 match wire::followed(&self.keys, &reply) {
                     Some(followed)
                         if followed != Followed::default()
-                            && (followed.events.iter().all(|r| r.epoch == epoch)
-                                || self.is(Sabotage::TakesEventsOfAnyEpoch)) =>
+                            && followed.events.iter().all(|r| r.epoch == epoch) =>
                     {
                         ack = followed.last_ack.clone().unwrap_or(ack);
                         inbox = followed.outside.last().map_or(inbox, |last| last.id.clone());
@@ -719,7 +728,9 @@ impl Log {
             self.catch_up(connection).await?;
         }
         self.heard(&state);
+        self.last_beat.set(self.world.now());
         if last.replace(state.epoch) != Some(state.epoch) {
+            self.last_change.set(self.world.now());
             self.intend_again();
         }
         self.evict(connection).await

@@ -12,8 +12,6 @@ pub enum Sabotage {
     AnswersWhatIsOwedAtOnce,
     /// What is owed stays alive here.
     OwesWithoutMarks,
-    /// Events of another epoch are taken for this one's.
-    TakesEventsOfAnyEpoch,
     /// A joiner takes the log's end for its own without reading what lies before.
     JoinsWithoutReplay,
     /// A new epoch is not told of mutations under way.

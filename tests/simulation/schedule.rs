@@ -10,7 +10,7 @@ use weir::store::UnreachableLog;
 
 use crate::backend::{Backend, EVERYTHING, Fate, GROUPS, ITEMS, Pace, THINGS};
 use crate::exchange::{Exchange, Key, Lifetimes, Manner};
-use crate::ledger::{BACK, Coverage, FORGOTTEN, Ledger, UNANSWERED, Violation};
+use crate::ledger::{BACK, Coverage, FORGOTTEN, Ledger, Mutation, UNANSWERED, Violation};
 use crate::log::{Log, Settings};
 use crate::redis::lua::Interpreter;
 use crate::redis::{Redis, Weather};
@@ -288,7 +288,8 @@ impl Stage {
     }
 
     async fn read(self: &Rc<Stage>, host: usize) {
-        let Some(exchange) = self.instance(host).filter(|e| !e.draining.get()) else { return };
+        // Also of one that takes its leave: connections outlive listeners.
+        let Some(exchange) = self.instance(host) else { return };
         let (key, began, shaken) = (self.key(), self.world.now(), self.shaken.borrow()[host]);
         let (done, answered) = oneshot::channel();
         let pid = exchange.log.pid;
@@ -426,11 +427,22 @@ impl Stage {
         for mutation in self.ledger.mutations.borrow_mut().iter_mut() {
             if mutation.owner == log.pid && !mutation.answered {
                 let told = mutation.intent.is_some_and(|(member, id)| self.is_told(log, member, id));
-                mutation.excused |= !told;
+                mutation.excused |= !told && !self.ought_to_be_told(log, mutation);
             }
         }
         self.shake(log.host);
         self.world.kill(log.pid);
+    }
+
+    /// Whether the log should know of an open mutation: its owner has had time to tell it, and anew should the epoch
+    /// have changed.
+    fn ought_to_be_told(&self, log: &Log, mutation: &Mutation) -> bool {
+        let now = self.world.now();
+        log.settings.unreachable == UnreachableLog::Refuse
+            && mutation.sent.is_some_and(|sent| sent + self.lease / 2 < now)
+            && log.last_beat.get() + self.lease < now + self.lease / 2
+            && log.last_change.get() + self.lease < now
+            && log.is_idle()
     }
 
     fn is_told(&self, log: &Log, member: u64, id: u64) -> bool {
@@ -450,7 +462,8 @@ impl Stage {
         // Its process ends some time after.
         self.world.after(self.lease * 3 / 2, move || {
             let mine = stage.instance(host).is_some_and(|e| Rc::ptr_eq(&e, &exchange));
-            if !mine || exchange.mutations() > 0 {
+            let hasty = stage.settings[host].sabotage == Some(Sabotage::LeavesWithMutationsOpen);
+            if !mine || (exchange.mutations() > 0 && !hasty) {
                 return;
             }
             stage.bury(&exchange);

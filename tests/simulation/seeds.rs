@@ -12,7 +12,6 @@ pub const MISSED: &[(Sabotage, u64, &str)] = &[
     (Sabotage::WaitsForNobody, 0, STALE),
     (Sabotage::AnswersWhatIsOwedAtOnce, 0, STALE),
     (Sabotage::OwesWithoutMarks, 0, STALE),
-    (Sabotage::TakesEventsOfAnyEpoch, 0, STALE),
     (Sabotage::JoinsWithoutReplay, 0, STALE),
     (Sabotage::IntendsOnlyOnce, 0, STALE),
     (Sabotage::LeavesWithItsLease, 0, STALE),
