@@ -1,6 +1,6 @@
 //! Seeds that tell of something: each was, or would be, the first to notice.
 
-use crate::ledger::{BACK, FLIGHTS, FORGOTTEN, STALE, SUBJECT, UNANSWERED};
+use crate::ledger::STALE;
 use crate::sabotage::Sabotage;
 
 /// Schedules in which something was wrong once, or would be without a guard of production code.
