@@ -421,6 +421,7 @@ const SOFT: &str = r#"
     [[route]]
     name = "item"
     match = "GET /items/{id}"
+    stale_while_revalidate = "1m"
     tags = ["item:{path.id}"]
 
     [[route]]
