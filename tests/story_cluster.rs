@@ -52,7 +52,11 @@ async fn entries_are_spread_and_the_log_is_in_one_place() {
 
     // A purge made at one Weir voids what the other would have served, on whichever node it is.
     for n in 0..12 {
-        let purged = one.operator().post("/purge").body(format!("{{\"tags\":[\"page:{n}\"]}}")).await;
+        let purged = one
+            .operator()
+            .post("/purge")
+            .body(format!("{{\"tags\":[\"page:{n}\"],\"count\":\"whole\"}}"))
+            .await;
         let purged = purged.assert_code(200).json();
         assert_eq!((&purged["purged"], &purged["complete"]), (&1.into(), &true.into()), "{purged}");
         let asked = origin.count("GET /page/*");
@@ -84,7 +88,8 @@ async fn counts_and_the_sweeper_see_all_nodes() {
         weir.admin().get("/healthz").await.json()["redis"]["entries"] == 60
     })
     .await;
-    let flushed = weir.operator().post("/flush").await.assert_code(200).json();
+    let flushed = weir.operator().post("/purge").body("{\"tags\":[\"*\"],\"count\":\"whole\"}").await;
+    let flushed = flushed.assert_code(200).json();
     assert_eq!((&flushed["purged"], &flushed["complete"]), (&60.into(), &true.into()), "{flushed}");
     // Void entries are reclaimed wherever they are.
     eventually("nothing is left on any node", Duration::from_secs(60), || async {
