@@ -80,10 +80,10 @@ pub fn run(seed: u64, sabotage: Option<Sabotage>, interpreter: &Rc<Interpreter>,
 impl Stage {
     fn new(world: &Rc<World>, interpreter: &Rc<Interpreter>, sabotage: Option<Sabotage>) -> Rc<Stage> {
         let kind = match world.range(0, 99) {
-            0..=64 => Kind::Rough,
-            65..=74 => Kind::Alone,
-            75..=84 => Kind::Forward,
-            85..=92 => Kind::Company,
+            0..=61 => Kind::Rough,
+            62..=71 => Kind::Alone,
+            72..=81 => Kind::Forward,
+            82..=89 => Kind::Company,
             _ => Kind::Lagging,
         };
         let hosts = match kind {
@@ -142,7 +142,7 @@ impl Stage {
                 offset: world.range(0, 1 << 40),
             })
             .collect();
-        let coalesce_timeout = Duration::from_micros(lease * 2);
+        let coalesce_timeout = Duration::from_micros(lease / 2);
         let manner = Manner {
             lifetimes: Lifetimes {
                 fresh: lease / 4 * if world.chance(40) { world.range(1, 4) } else { world.range(1, 40) },
@@ -150,11 +150,11 @@ impl Stage {
                 if_error: lease / 2 * world.range(0, 10),
                 keep: lease * world.range(1, 10),
             },
-            settle: (kind == Kind::Lagging).then(|| Duration::from_micros(lease / 2)),
+            settle: (kind == Kind::Lagging).then(|| Duration::from_micros(lag * 9 / 8)),
             coalesce_timeout,
             late: if world.chance(30) { lease * 2 } else { 5_000 },
         };
-        let bound = (2 * 2 * lease + 2 * (lease + pace.way) + 4 * 50_000 + 100_000) * 100 / 95;
+        let bound = (lease / 2 + 2 * (lease + pace.way) + 4 * 50_000 + 100_000) * 100 / 95;
         Rc::new(Stage {
             world: Rc::clone(world),
             redis,
@@ -360,7 +360,16 @@ impl Stage {
                 3 => self.freeze(host),
                 _ => self.freeze_redis(),
             },
-            Kind::Rough | Kind::Lagging => match world.range(0, 13) {
+            Kind::Lagging => match world.range(0, 9) {
+                0 | 1 => self.reload(),
+                2 | 3 => self.freeze_redis(),
+                4 | 5 => self.cut(host),
+                6 => self.crash(host),
+                7 => self.freeze(host),
+                8 => self.crash_redis(),
+                _ => self.leave(host),
+            },
+            Kind::Rough => match world.range(0, 13) {
                 0 | 1 => self.crash(host),
                 2 => self.leave(host),
                 3 | 4 => self.freeze(host),
@@ -486,6 +495,7 @@ impl Stage {
         let stage = Rc::clone(self);
         self.world.after(time, move || {
             stage.world.tell(|| format!("#{host} wakes"));
+            stage.shake(host);
             stage.world.thaw(exchange.log.pid);
         });
     }
