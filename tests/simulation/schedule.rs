@@ -369,7 +369,7 @@ impl Stage {
                 8 => self.crash_redis(),
                 _ => self.leave(host),
             },
-            Kind::Rough => match world.range(0, 13) {
+            Kind::Rough => match world.range(0, 14) {
                 0 | 1 => self.crash(host),
                 2 => self.leave(host),
                 3 | 4 => self.freeze(host),
@@ -380,6 +380,7 @@ impl Stage {
                 10 => self.fail_over(),
                 11 => self.reload(),
                 12 => self.spoil(),
+                13 => self.trim(host),
                 _ => self.purge(host),
             },
             Kind::Alone => match world.range(0, 9) {
@@ -501,8 +502,11 @@ impl Stage {
     }
 
     fn cut(self: &Rc<Stage>, host: usize) {
+        self.cut_for(host, self.while_());
+    }
+
+    fn cut_for(self: &Rc<Stage>, host: usize, time: Micros) {
         self.ledger.count("instances cut off");
-        let time = self.while_();
         self.world.tell(|| format!("#{host} IS CUT OFF for {time} µs"));
         self.redis.cut(host);
         let stage = Rc::clone(self);
@@ -598,19 +602,28 @@ impl Stage {
         };
         let keys = &log.keys;
         self.lose_intents();
-        let which = self.world.range(0, 4);
+        let which = self.world.range(0, 3);
         self.ledger.count("the log spoilt");
         self.world.tell(|| format!("THE LOG IS SPOILT ({which})"));
         match which {
             0 => self.redis.with_primary(|db| db.remove(&keys.stream)),
             1 => self.redis.with_primary(|db| db.remove(&keys.state)),
             2 => self.redis.with_primary(|db| self.interpreter.set_text(db, &keys.state)),
-            3 => self.redis.with_primary(|db| self.interpreter.set_text(db, &keys.stream)),
-            _ => {
-                self.ledger.count("the log trimmed");
-                self.command(&["XTRIM", &keys.stream, "MAXLEN", "1"]);
-            }
+            _ => self.redis.with_primary(|db| self.interpreter.set_text(db, &keys.stream)),
         }
+    }
+
+    /// What an instance has not seen is cut off from the log's beginning.
+    fn trim(self: &Rc<Stage>, host: usize) {
+        let Some(exchange) = self.instance(host) else { return };
+        let stream = exchange.log.keys.stream.clone();
+        self.ledger.count("the log trimmed");
+        let (time, left) = (self.while_(), self.world.range(0, 1).to_string());
+        self.cut_for(host, time);
+        let stage = Rc::clone(self);
+        self.world.after(time / 2, move || stage.purge((host + 1) % stage.hosts()));
+        let stage = Rc::clone(self);
+        self.world.after(time - 1, move || stage.command(&["XTRIM", &stream, "MAXLEN", &left]));
     }
 
     fn command(&self, args: &[&str]) {
