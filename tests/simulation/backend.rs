@@ -80,6 +80,11 @@ pub struct Pace {
     /// In how many percent of cases it takes up to `slow_way`.
     pub slow: u64,
     pub slow_way: u64,
+    /// In how many percent of cases a read takes `stuck_way` besides.
+    pub stuck: u64,
+    pub stuck_way: u64,
+    /// For how long a mutation is under way before it is committed, at most.
+    pub mulls: u64,
     /// Of reads that fail, percent.
     pub broken: u64,
     /// Of responses with an ETag, percent; the others have a Last-Modified alone.
@@ -137,6 +142,10 @@ impl Backend {
     }
 
     pub async fn get(&self, thing: usize, subject: u8, condition: Option<Condition>) -> Got {
+        let pace = self.pace.get();
+        if self.world.chance(pace.stuck) {
+            Sleep::until(&self.world, self.world.now() + pace.stuck_way).await;
+        }
         self.travel().await;
         let (version, modified) = self.seen(thing);
         let pace = self.pace.get();
@@ -165,6 +174,10 @@ impl Backend {
         }
         let began = self.world.now();
         self.travel().await;
+        let mulls = self.pace.get().mulls;
+        if mulls > 0 {
+            Sleep::until(&self.world, self.world.now() + self.world.range(0, mulls)).await;
+        }
         let left = self.groups.borrow()[item];
         if !matches!(fate, Fate::Refused | Fate::FailsEarly) {
             committed(self.commit(item, group));

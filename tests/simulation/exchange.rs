@@ -220,12 +220,14 @@ impl Exchange {
             let event = log.signed(widest);
             let id = event.id;
             let recorded = log.intend(Arc::new(event)).await;
-            if recorded
+            if recorded.is_some()
                 || log.settings.unreachable == UnreachableLog::Forward
                 || self.is(Sabotage::ForwardsWhatItShouldRefuse)
             {
                 intent = Some(id);
-                ledger.mutations.borrow_mut()[number].intent = Some((log.membership.me().0, id));
+                let mutation = &mut ledger.mutations.borrow_mut()[number];
+                mutation.intent = Some((log.membership.me().0, id));
+                mutation.told_in = recorded;
             } else {
                 log.withdraw(id);
                 ledger.count("mutations refused");
@@ -233,7 +235,7 @@ impl Exchange {
                 return;
             }
         }
-        ledger.sent(number);
+        ledger.sent(number, log.coherence.view().epoch);
         let told = Rc::clone(ledger);
         let mut outcome =
             self.backend.put(item, group, fate, move |effects| told.committed(number, effects)).await;
@@ -271,6 +273,10 @@ impl Exchange {
             Reach::Owed => "mutations owed",
             Reach::Unconfirmed => "mutations unconfirmed",
         });
+        // Others may have rejoined before this instance has paid what it owes (a hole).
+        if reach == Reach::Owed && log.may_be_the_only_one_away() {
+            return;
+        }
         if reach != Reach::Unconfirmed || self.is(Sabotage::AnswersTheUnconfirmed) {
             ledger.answered(number);
         }

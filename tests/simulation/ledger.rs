@@ -7,6 +7,8 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
+use weir::coherence::Epoch;
+
 use crate::backend::{Content, Effects, THINGS, Versions};
 use crate::world::{Micros, Pid, World};
 
@@ -37,6 +39,8 @@ pub struct Mutation {
     pub answered: bool,
     /// The intent's number, and its owner's name in the log.
     pub intent: Option<(u64, u64)>,
+    /// The epoch that was told of it before it was sent, or ought to have been.
+    pub told_in: Option<Epoch>,
     /// Nobody could know of it (a hole).
     pub excused: bool,
 }
@@ -157,6 +161,7 @@ pub struct Ledger {
     pub lag: Micros,
     /// When each version of a thing was made.
     made: RefCell<BTreeMap<(usize, u64), Micros>>,
+    evicted: RefCell<BTreeMap<u64, Micros>>,
 }
 
 impl Ledger {
@@ -169,6 +174,7 @@ impl Ledger {
             coverage: RefCell::default(),
             lag,
             made: RefCell::default(),
+            evicted: RefCell::default(),
         })
     }
 
@@ -191,13 +197,26 @@ impl Ledger {
             returned: false,
             answered: false,
             intent: None,
+            told_in: None,
             excused: false,
         });
         mutations.len() - 1
     }
 
-    pub fn sent(&self, mutation: usize) {
-        self.mutations.borrow_mut()[mutation].sent = Some(self.world.now());
+    pub fn sent(&self, mutation: usize, epoch: Epoch) {
+        let mutation = &mut self.mutations.borrow_mut()[mutation];
+        mutation.sent = Some(self.world.now());
+        mutation.told_in.get_or_insert(epoch);
+    }
+
+    /// A member is about to be evicted, or has been.
+    pub fn evicts(&self, member: u64) {
+        self.evicted.borrow_mut().insert(member, self.world.now());
+    }
+
+    /// When a member was last evicted, about.
+    pub fn evicted(&self, member: u64) -> Option<Micros> {
+        self.evicted.borrow().get(&member).copied()
     }
 
     pub fn committed(&self, mutation: usize, effects: Effects) {

@@ -103,9 +103,10 @@ pub struct Log {
     entering: tokio::sync::Mutex<()>,
     pub joined: Cell<bool>,
     numbers: Cell<u64>,
-    /// When the last beat was answered, and when the last one that had something new to tell was.
-    pub last_beat: Cell<Micros>,
+    /// When a beat was last answered after which all mutations under way were told anew.
     pub last_change: Cell<Micros>,
+    /// The life of Redis in which it last answered.
+    met: Cell<u64>,
     pub leaving: Notify,
     pub told_to_leave: Cell<bool>,
     pub translates: bool,
@@ -147,8 +148,8 @@ impl Log {
             entering: tokio::sync::Mutex::default(),
             joined: Cell::new(false),
             numbers: Cell::new(0),
-            last_beat: Cell::new(0),
             last_change: Cell::new(0),
+            met: Cell::new(0),
             leaving: Notify::new(),
             told_to_leave: Cell::new(false),
             translates: true,
@@ -188,13 +189,10 @@ impl Log {
 
     // ── log.rs ──────────────────────────────────────────────────────────────────────────────────────────────────
 
-    /// `Log::intend`.
-    pub async fn intend(&self, event: Arc<Event>) -> bool {
+    /// `Log::intend`: the epoch in which it is recorded.
+    pub async fn intend(&self, event: Arc<Event>) -> Option<Epoch> {
         let id = event.id;
         self.open.borrow_mut().insert(id, Arc::clone(&event));
-        if self.membership.agreement().mode == Mode::Eventual {
-            return true;
-        }
         let away = self.membership.status().away_since.is_some();
         let patience = match self.settings.unreachable {
             UnreachableLog::Forward if away => Duration::ZERO,
@@ -202,7 +200,8 @@ impl Log {
             UnreachableLog::Refuse => self.patience(),
         };
         let recorded = self.enqueue(What::Intend(event), id);
-        self.clock.timeout(patience, recorded).await.is_some_and(|done| done.is_ok())
+        let done = self.clock.timeout(patience, recorded).await;
+        done.and_then(Result::ok).map(|done| done.told.epoch)
     }
 
     /// `Log::withdraw`.
@@ -232,6 +231,11 @@ impl Log {
             self.open.borrow_mut().remove(&intent);
         }
         reach
+    }
+
+    /// Redis has been up, perhaps for others, and this instance has not heard of it.
+    pub fn may_be_the_only_one_away(&self) -> bool {
+        self.met.get() != self.redis.lives()
     }
 
     /// `Log::out_of_reach`.
@@ -387,6 +391,7 @@ impl Log {
 
     /// `Log::heard`.
     fn heard(&self, state: &LogState) {
+        self.met.set(self.redis.lives());
         self.membership.observe(&state.roster, self.clock.elapsed());
         self.heard.raise();
     }
@@ -699,7 +704,11 @@ impl Log {
     }
 
     /// `Log::beat`.
-    async fn beat(&self, connection: &mut Dedicated, last: &mut Option<Epoch>) -> Result<(), Failure> {
+    async fn beat(
+        &self,
+        connection: &mut Dedicated,
+        last: &mut Option<(Epoch, Duration)>,
+    ) -> Result<(), Failure> {
         let beat = self.membership.next_beat(self.clock.elapsed());
         let command = wire::beat(&self.keys, self.candidate(), self.membership.me(), &beat);
         let limit = self.membership.agreement().lease / 2;
@@ -728,8 +737,8 @@ impl Log {
             self.catch_up(connection).await?;
         }
         self.heard(&state);
-        self.last_beat.set(self.world.now());
-        if last.replace(state.epoch) != Some(state.epoch) {
+        let since = beat.sent.saturating_sub(self.membership.agreement().lease);
+        if last.replace((state.epoch, beat.sent)).is_none_or(|(of, at)| of != state.epoch || at < since) {
             self.last_change.set(self.world.now());
             self.intend_again();
         }
@@ -755,7 +764,9 @@ impl Log {
         for (member, beat) in silent {
             let command = wire::evict(&self.keys, self.candidate(), member, Some(beat));
             let asked = self.clock.elapsed();
+            self.ledger.evicts(member.0);
             let reply = connection.command(&command, FAREWELL).await?;
+            self.ledger.evicts(member.0);
             let state = wire::state(&reply, asked).ok_or_else(not_understood)?;
             if !self.stands(state.epoch, state.end) {
                 self.ledger.count("purges for the dead");

@@ -30,6 +30,8 @@ enum Kind {
     Company,
     /// A backend whose reads lag behind its writes.
     Lagging,
+    /// A backend that takes its time over mutations.
+    Mulling,
 }
 
 /// What came of it.
@@ -80,11 +82,12 @@ pub fn run(seed: u64, sabotage: Option<Sabotage>, interpreter: &Rc<Interpreter>,
 impl Stage {
     fn new(world: &Rc<World>, interpreter: &Rc<Interpreter>, sabotage: Option<Sabotage>) -> Rc<Stage> {
         let kind = match world.range(0, 99) {
-            0..=61 => Kind::Rough,
-            62..=71 => Kind::Alone,
-            72..=81 => Kind::Forward,
-            82..=89 => Kind::Company,
-            _ => Kind::Lagging,
+            0..=54 => Kind::Rough,
+            55..=64 => Kind::Alone,
+            65..=74 => Kind::Forward,
+            75..=82 => Kind::Company,
+            83..=91 => Kind::Lagging,
+            _ => Kind::Mulling,
         };
         let hosts = match kind {
             Kind::Alone => 1,
@@ -95,14 +98,22 @@ impl Stage {
         let redis = Redis::new(world, interpreter, hosts);
         redis.weather.set(weather(world, kind, lease));
         let lag = if kind == Kind::Lagging { lease / 4 } else { 0 };
+        let stuck = if world.chance(10) { 5 } else { 0 };
         let pace = Pace {
             way: world.range(500, 20_000),
-            slow: if world.chance(60) { world.range(1, 20) } else { 0 },
+            slow: match kind {
+                Kind::Lagging => world.range(10, 40),
+                _ if world.chance(60) => world.range(1, 20),
+                _ => 0,
+            },
             slow_way: lease,
+            stuck,
+            stuck_way: if stuck > 0 { lease * 5 } else { 0 },
+            mulls: if kind == Kind::Mulling { lease * 3 } else { 0 },
             broken: if world.chance(40) { world.range(1, 15) } else { 0 },
             etags: world.range(0, 2) * 50,
             lag,
-            patience: lease,
+            patience: if kind == Kind::Mulling { lease * 5 } else { lease },
         };
         let backend = Backend::new(world, pace);
         let ledger = Ledger::new(world, lag);
@@ -143,9 +154,10 @@ impl Stage {
             })
             .collect();
         let coalesce_timeout = Duration::from_micros(lease / 2);
+        let short = kind != Kind::Mulling && world.chance(40);
         let manner = Manner {
             lifetimes: Lifetimes {
-                fresh: lease / 4 * if world.chance(40) { world.range(1, 4) } else { world.range(1, 40) },
+                fresh: lease / 4 * if short { world.range(1, 4) } else { world.range(1, 40) },
                 while_revalidate: if world.chance(50) { 0 } else { lease / 2 * world.range(0, 10) },
                 if_error: lease / 2 * world.range(0, 10),
                 keep: lease * world.range(1, 10),
@@ -242,7 +254,8 @@ impl Stage {
         world.run_until(start + begin + span);
         self.make_peace();
         let longest = self.settings.iter().map(|s| s.agreement.lease).max().unwrap_or_default();
-        let latest = world.now() + 5 * longest.as_micros() as u64 / 2;
+        let patience = self.backend.pace.get().patience;
+        let latest = world.now() + 5 * longest.as_micros() as u64 / 2 + patience - self.lease;
         while world.now() < latest && !self.is_calm() {
             world.run_until(world.now() + self.lease / 4);
         }
@@ -269,8 +282,9 @@ impl Stage {
             Sleep::until(world, world.now() + world.range(0, self.lease / 2 / eager)).await;
             self.operations.set(self.operations.get() + 1);
             let host = world.range(0, self.hosts() as u64 - 1) as usize;
-            if world.chance(12) {
+            if world.chance(if self.kind == Kind::Mulling { 30 } else { 12 }) {
                 self.mutate(host).await;
+                self.disturb();
                 for _ in 0..world.range(1, 4) {
                     let host = world.range(0, self.hosts() as u64 - 1) as usize;
                     self.read(host).await;
@@ -294,16 +308,29 @@ impl Stage {
         let (done, answered) = oneshot::channel();
         let pid = exchange.log.pid;
         self.world.spawn(pid, async move {
-            exchange.read(key, None).await;
-            let _ = done.send(());
+            let _ = done.send(exchange.read(key, None).await);
         });
         self.reading.set(self.reading.get() + 1);
-        let _ = answered.await;
+        let how = answered.await.ok().flatten();
         self.reading.set(self.reading.get() - 1);
         let took = self.world.now() - began;
-        if took > self.bound && self.shaken.borrow()[host] == shaken {
-            self.ledger
-                .violate(UNANSWERED, format!("#{host} took {took} µs for {key:?}, bound {}", self.bound));
+        // Who fetches by itself waits for the backend as long as that takes; nobody waits so long for another.
+        let waited_for_another = how.is_some_and(|how| how.starts_with("followed"));
+        let stuck = if waited_for_another { 0 } else { self.backend.pace.get().stuck_way };
+        let bound = self.bound + stuck;
+        if took > bound && self.shaken.borrow()[host] == shaken {
+            self.ledger.violate(UNANSWERED, format!("#{host} took {took} µs for {key:?}, bound {bound}"));
+        }
+    }
+
+    /// What settles is put to the test while it does.
+    fn disturb(self: &Rc<Stage>) {
+        if self.kind == Kind::Lagging && !self.resting.get() {
+            match self.world.range(0, 9) {
+                0..=2 => self.freeze_redis(),
+                3 | 4 => self.reload(),
+                _ => {}
+            }
         }
     }
 
@@ -369,6 +396,21 @@ impl Stage {
                 8 => self.crash_redis(),
                 _ => self.leave(host),
             },
+            Kind::Mulling => match world.range(0, 6) {
+                0..=2 => {
+                    self.flush();
+                    let stage = Rc::clone(self);
+                    world.after(world.range(self.lease, self.lease * 2), move || {
+                        if !stage.resting.get() {
+                            stage.crash(host);
+                        }
+                    });
+                }
+                3 => self.leave(host),
+                4 => self.crash(host),
+                5 => self.cut(host),
+                _ => self.freeze(host),
+            },
             Kind::Rough => match world.range(0, 14) {
                 0 | 1 => self.crash(host),
                 2 => self.leave(host),
@@ -425,14 +467,20 @@ impl Stage {
             self.ledger.count("instances crashed mid mutation");
         }
         self.world.tell(|| format!("#{host} CRASHES"));
+        self.excuse(&exchange);
         self.bury(&exchange);
-        self.instances.borrow_mut()[host] = None;
         let stage = Rc::clone(self);
         self.world.after(self.while_(), move || stage.start(host));
     }
 
-    /// What it leaves undone is purged by others, if it got as far as telling them.
     fn bury(&self, exchange: &Rc<Exchange>) {
+        self.shake(exchange.log.host);
+        self.world.kill(exchange.log.pid);
+        self.instances.borrow_mut()[exchange.log.host] = None;
+    }
+
+    /// What it leaves undone is purged by others, if it got as far as telling them.
+    fn excuse(&self, exchange: &Rc<Exchange>) {
         let log = &exchange.log;
         for mutation in self.ledger.mutations.borrow_mut().iter_mut() {
             if mutation.owner == log.pid && !mutation.answered {
@@ -440,19 +488,24 @@ impl Stage {
                 mutation.excused |= !told && !self.ought_to_be_told(log, mutation);
             }
         }
-        self.shake(log.host);
-        self.world.kill(log.pid);
     }
 
-    /// Whether the log should know of an open mutation: its owner has had time to tell it, and anew should the epoch
-    /// have changed.
+    /// Whether the log should know of an open mutation: it did before the mutation was sent and is still the same, or
+    /// its owner has since had time to tell it anew. What is told of the dead is appended when they are evicted, whose
+    /// command may be long on its way.
     fn ought_to_be_told(&self, log: &Log, mutation: &Mutation) -> bool {
-        let now = self.world.now();
-        log.settings.unreachable == UnreachableLog::Refuse
-            && mutation.sent.is_some_and(|sent| sent + self.lease / 2 < now)
-            && log.last_beat.get() + self.lease < now + self.lease / 2
-            && log.last_change.get() + self.lease < now
-            && log.is_idle()
+        let Some(sent) = mutation.sent else { return false };
+        let (now, changed, view) = (self.world.now(), log.last_change.get(), log.coherence.view());
+        let epoch = self.redis.with_primary(|db| db.field(&log.keys.state, "epoch"));
+        let is_now =
+            |of: Epoch| epoch.as_ref().is_some_and(|now| *now == format!("{:032x}", of.0).as_bytes());
+        let evicted = self.ledger.evicted(log.membership.me().0).map_or(0, |at| at + self.lease * 2);
+        let told = mutation.told_in.is_some_and(is_now) && evicted < sent;
+        let told_again = is_now(view.epoch)
+            && sent.max(changed) + self.lease / 2 < now
+            && evicted < changed
+            && log.is_idle();
+        log.settings.unreachable == UnreachableLog::Refuse && (told || told_again)
     }
 
     fn is_told(&self, log: &Log, member: u64, id: u64) -> bool {
@@ -477,7 +530,6 @@ impl Stage {
                 return;
             }
             stage.bury(&exchange);
-            stage.instances.borrow_mut()[host] = None;
             stage.start(host);
         });
     }
@@ -661,7 +713,7 @@ impl Stage {
         self.resting.set(true);
         self.redis.weather.set(Weather { way: 500, ..Weather::default() });
         let pace = self.backend.pace.get();
-        self.backend.pace.set(Pace { way: 500, slow: 0, broken: 0, etags: 100, ..pace });
+        self.backend.pace.set(Pace { way: 500, slow: 0, stuck: 0, broken: 0, etags: 100, ..pace });
         if !self.redis.is_up() {
             self.lose_intents();
             self.redis.restart(true);

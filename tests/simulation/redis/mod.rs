@@ -90,6 +90,7 @@ pub struct Redis {
     /// Which of them each instance believes to be the primary.
     believed: RefCell<Vec<usize>>,
     primary: Cell<usize>,
+    lives: Cell<u64>,
     /// Instances that reach no server.
     cut: RefCell<BTreeSet<usize>>,
     pub weather: Cell<Weather>,
@@ -106,6 +107,7 @@ impl Redis {
             servers: RefCell::default(),
             believed: RefCell::new(vec![0; hosts]),
             primary: Cell::new(0),
+            lives: Cell::new(1),
             cut: RefCell::default(),
             weather: Cell::default(),
             limbo: RefCell::default(),
@@ -144,6 +146,11 @@ impl Redis {
         look(&mut self.servers.borrow_mut()[self.primary.get()].db)
     }
 
+    /// How often it has been started.
+    pub fn lives(&self) -> u64 {
+        self.lives.get()
+    }
+
     pub fn is_up(&self) -> bool {
         self.servers.borrow()[self.primary.get()].up
     }
@@ -169,6 +176,7 @@ impl Redis {
         let mut servers = self.servers.borrow_mut();
         let server = &mut servers[self.primary.get()];
         server.up = true;
+        self.lives.set(self.lives.get() + 1);
         server.db.set("run_id", run_id);
         if !keep {
             server.db.clear();

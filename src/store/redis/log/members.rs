@@ -51,7 +51,11 @@ impl Log {
         self.leave(&mut connection).await;
     }
 
-    async fn beat(&self, connection: &mut Dedicated, last: &mut Option<Epoch>) -> Result<(), Failure> {
+    async fn beat(
+        &self,
+        connection: &mut Dedicated,
+        last: &mut Option<(Epoch, Duration)>,
+    ) -> Result<(), Failure> {
         let beat = self.membership.next_beat(self.clock.elapsed());
         let command = wire::beat(&self.keys, self.candidate(), self.membership.me(), &beat);
         let limit = self.membership.agreement().lease / 2;
@@ -74,7 +78,10 @@ impl Log {
             self.catch_up(connection).await?;
         }
         self.heard(&state);
-        if last.replace(state.epoch) != Some(state.epoch) {
+        // A new epoch knows nothing of the mutations that are under way; neither does one in which this instance was
+        // silent for so long that it may have been evicted.
+        let since = beat.sent.saturating_sub(self.membership.agreement().lease);
+        if last.replace((state.epoch, beat.sent)).is_none_or(|(of, at)| of != state.epoch || at < since) {
             self.intend_again();
         }
         self.evict(connection).await
@@ -108,7 +115,7 @@ impl Log {
         }
     }
 
-    /// A new epoch knows nothing of the mutations that are under way.
+    /// Records all mutations that are under way anew.
     fn intend_again(&self) {
         if self.membership.agreement().mode == Mode::Eventual {
             return;
