@@ -15,6 +15,7 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
+use weir::coherence::event::Settle;
 use weir::coherence::lease::Beat;
 use weir::coherence::{Agreement, Epoch, Event, MemberId, Mode, Stamp, Void};
 use weir::metrics::Metrics;
@@ -972,6 +973,23 @@ async fn closing_writes_what_waits() {
     for n in 1..=50 {
         assert!(exists(&server, n).await, "{n}");
     }
+}
+
+#[tokio::test]
+async fn closing_purges_what_settles_while_there_is_a_log_to_take_it() {
+    let server = Server::start(&[]).await;
+    let (leaver, stayer) = (open(server.config()).await, open(server.config()).await);
+    let settling = Event { settle: Settle::For(600_000), ..purge(&leaver, "session:a") };
+    leaver.publish(settling, None).await;
+    applied(&stayer, &leaver).await;
+    stayer.insert(entry(&stayer, 1, "may be old"));
+    assert_eq!(found(&stayer, 1).await, None, "it settles");
+    leaver.close(Duration::from_secs(30)).await;
+    eventually("what its author has let go is kept", async || {
+        stayer.insert(entry(&stayer, 1, "new"));
+        found(&stayer, 1).await.is_some()
+    })
+    .await;
 }
 
 async fn claim(store: &Store, n: u8, instead_of: Option<&str>) -> Claim {

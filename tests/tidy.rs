@@ -503,6 +503,25 @@ fn nothing_is_left_for_later() {
 }
 
 #[test]
+fn every_guard_stands_where_its_table_says() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let table = fs::read_to_string(root.join("tests/guards.toml")).expect("the table of guards");
+    let table: toml::Table = table.parse().expect("TOML");
+    let guards = table["guard"].as_array().expect("guards");
+    assert!(guards.len() > 100, "only {} guards", guards.len());
+    let mut lost = String::new();
+    for guard in guards {
+        let text = |key: &str| guard[key].as_str().expect("a string").trim_matches('\n').to_owned();
+        let (name, file, old) = (text("name"), text("file"), text("old"));
+        let found = fs::read_to_string(root.join(&file)).map_or(0, |source| source.matches(&old).count());
+        if found != 1 {
+            let _ = writeln!(lost, "  {name}: `old` stands {found} times in {file}");
+        }
+    }
+    assert!(lost.is_empty(), "write these guards' patches anew:\n{lost}");
+}
+
+#[test]
 fn the_scanner_sees_code_and_only_code() {
     let text = "let a = \"tokio // no\"; // hyper\nlet c = '\"'; let r = r#\"redis \" x\"#; /* bb8 /* in */ */ fn f<'a>() {}\nuse tokio;\n";
     let code = without_comments_and_strings(text);

@@ -230,6 +230,9 @@ pub struct Store {
     events: AtomicU64,
     settling: Arc<Settling>,
     unreachable_log: UnreachableLog,
+    /// What makes purges by itself; it ends first, while there is a log to take them.
+    settlers: TaskTracker,
+    closing: CancellationToken,
     tasks: TaskTracker,
     /// Asks tasks to end once they have done what waits.
     stop: CancellationToken,
@@ -292,10 +295,12 @@ impl Store {
             events: AtomicU64::new(0),
             settling,
             unreachable_log: config.unreachable_log,
+            settlers: TaskTracker::new(),
+            closing: CancellationToken::new(),
             tasks,
             stop,
         });
-        store.tasks.spawn(Arc::clone(&store).end_settling());
+        store.settlers.spawn(Arc::clone(&store).end_settling());
         store
     }
 
@@ -537,7 +542,7 @@ impl Store {
     /// than never.
     async fn end_settling(self: Arc<Self>) {
         loop {
-            let stopping = self.stop.is_cancelled();
+            let stopping = self.closing.is_cancelled();
             let now = if stopping { Duration::MAX } else { self.clock.elapsed() };
             let (event, next) = self.settling.settled(now, self.origin.0);
             if let Some(event) = event {
@@ -552,7 +557,7 @@ impl Store {
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
                 () = self.settling.changed() => {}
-                () = self.stop.cancelled() => {}
+                () = self.closing.cancelled() => {}
             }
         }
     }
@@ -600,9 +605,16 @@ impl Store {
     /// Ends background tasks and flushes pending writes and owed purges, within `limit`. What is then still
     /// waiting is lost with the process.
     pub async fn close(&self, limit: Duration) {
-        self.stop.cancel();
-        self.tasks.close();
-        if tokio::time::timeout(limit, self.tasks.wait()).await.is_err() {
+        self.closing.cancel();
+        self.settlers.close();
+        let ended = async {
+            self.settlers.wait().await;
+            self.stop.cancel();
+            self.tasks.close();
+            self.tasks.wait().await;
+        };
+        if tokio::time::timeout(limit, ended).await.is_err() {
+            self.stop.cancel();
             let owed = self.redis.as_ref().map_or(0, |r| r.log.waiting());
             tracing::warn!(owed, "closed the store with work undone");
         }

@@ -154,10 +154,13 @@ impl Stage {
             })
             .collect();
         let coalesce_timeout = Duration::from_micros(lease / 2);
-        let short = kind != Kind::Mulling && world.chance(40);
         let manner = Manner {
             lifetimes: Lifetimes {
-                fresh: lease / 4 * if short { world.range(1, 4) } else { world.range(1, 40) },
+                fresh: match kind {
+                    Kind::Mulling => lease * 20,
+                    _ if world.chance(40) => lease / 4 * world.range(1, 4),
+                    _ => lease / 4 * world.range(1, 40),
+                },
                 while_revalidate: if world.chance(50) { 0 } else { lease / 2 * world.range(0, 10) },
                 if_error: lease / 2 * world.range(0, 10),
                 keep: lease * world.range(1, 10),
@@ -328,7 +331,7 @@ impl Stage {
         if self.kind == Kind::Lagging && !self.resting.get() {
             match self.world.range(0, 9) {
                 0..=2 => self.freeze_redis(),
-                3 | 4 => self.reload(),
+                3..=6 => self.reload_within(self.lease / 8),
                 _ => {}
             }
         }
@@ -339,6 +342,7 @@ impl Stage {
         let Some(exchange) = self.instance(host).filter(|e| !e.draining.get()) else { return };
         let (item, group) = (world.range(0, ITEMS as u64 - 1), world.range(0, GROUPS as u64 - 1));
         let fate = match world.range(0, 99) {
+            0..=39 if self.kind == Kind::Mulling => Fate::Silent,
             0..=69 => Fate::Done,
             70..=76 => Fate::Refused,
             77..=82 => Fate::Conflict,
@@ -633,11 +637,15 @@ impl Stage {
 
     /// Other rules, on all instances one after the other; or the first ones again.
     fn reload(self: &Rc<Stage>) {
+        self.reload_within(self.lease);
+    }
+
+    fn reload_within(self: &Rc<Stage>, longest: Micros) {
         self.ledger.count("rules reloaded");
         self.rules.set(if self.world.chance(30) { 1 } else { self.rules.get() + 1 });
         for host in 0..self.hosts() {
             let stage = Rc::clone(self);
-            self.world.after(self.world.range(0, self.lease), move || {
+            self.world.after(self.world.range(0, longest), move || {
                 if let Some(exchange) = stage.instance(host) {
                     stage.world.tell(|| format!("#{host} lives by rules {}", stage.rules.get()));
                     exchange.reload(stage.rules.get());
