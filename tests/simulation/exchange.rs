@@ -28,6 +28,8 @@ use crate::world::Micros;
 pub struct Key {
     pub thing: usize,
     pub subject: u8,
+    /// Names the secret it is hashed with; 0 before it is.
+    pub secret: u64,
 }
 
 /// A stored response (`store::Entry`).
@@ -106,6 +108,7 @@ pub struct Exchange {
     pub settle: Option<Duration>,
     pub coalesce_timeout: Duration,
     pub late: Micros,
+    pub severed: bool,
     pub memory: RefCell<BTreeMap<Key, Rc<Entry>>>,
     pub board: Rc<Board>,
     names: RefCell<HashMap<([u8; 32], String), Tag>>,
@@ -122,6 +125,8 @@ pub struct Manner {
     pub coalesce_timeout: Duration,
     /// How late a value may be stored in Redis, microseconds.
     pub late: Micros,
+    /// Others may reach Redis while an instance does not, and mutations are forwarded all the same.
+    pub severed: bool,
 }
 
 impl Exchange {
@@ -142,6 +147,7 @@ impl Exchange {
             settle: manner.settle,
             coalesce_timeout: manner.coalesce_timeout,
             late: manner.late,
+            severed: manner.severed,
             memory: RefCell::default(),
             board,
             names: RefCell::default(),
@@ -273,8 +279,9 @@ impl Exchange {
             Reach::Owed => "mutations owed",
             Reach::Unconfirmed => "mutations unconfirmed",
         });
-        // Others may have rejoined before this instance has paid what it owes (a hole).
-        if reach == Reach::Owed && log.may_be_the_only_one_away() {
+        // Others may answer from the store before this instance has paid what it owes (a hole); it itself may not.
+        if reach == Reach::Owed && (log.may_be_the_only_one_away() || self.severed) {
+            ledger.answered_by(number, log.pid);
             return;
         }
         if reach != Reach::Unconfirmed || self.is(Sabotage::AnswersTheUnconfirmed) {

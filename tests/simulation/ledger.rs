@@ -151,9 +151,18 @@ impl Coverage {
     }
 }
 
+fn raised(mut versions: Versions, effects: &Effects) -> Versions {
+    for (thing, version) in effects {
+        versions[*thing] = versions[*thing].max(*version);
+    }
+    versions
+}
+
 pub struct Ledger {
     world: Rc<World>,
     required: Cell<Versions>,
+    /// What those must show that answered mutations which others cannot know of.
+    required_of: RefCell<BTreeMap<Pid, Versions>>,
     pub mutations: RefCell<Vec<Mutation>>,
     pub violation: RefCell<Option<Violation>>,
     pub coverage: RefCell<Coverage>,
@@ -169,6 +178,7 @@ impl Ledger {
         Rc::new(Ledger {
             world: Rc::clone(world),
             required: Cell::new([1; THINGS]),
+            required_of: RefCell::default(),
             mutations: RefCell::default(),
             violation: RefCell::default(),
             coverage: RefCell::default(),
@@ -243,25 +253,33 @@ impl Ledger {
             return;
         }
         mutation.answered = true;
-        let mut required = self.required.get();
-        for (thing, version) in &mutation.effects {
-            required[*thing] = required[*thing].max(*version);
-        }
-        self.required.set(required);
+        self.required.set(raised(self.required.get(), &mutation.effects));
     }
 
-    /// What a read that arrives now must show at least.
-    pub fn required(&self) -> Versions {
-        self.required.get()
+    /// Its client has its answer from one that cannot tell others; who answered it must not show anything older.
+    pub fn answered_by(&self, mutation: usize, who: Pid) {
+        let mutation = &self.mutations.borrow()[mutation];
+        if !mutation.excused {
+            let mut required_of = self.required_of.borrow_mut();
+            let required = required_of.entry(who).or_insert([1; THINGS]);
+            *required = raised(*required, &mutation.effects);
+        }
+    }
+
+    /// What a read that arrives there now must show at least.
+    pub fn required(&self, at: Pid) -> Versions {
+        let mut required = self.required.get();
+        if let Some(of) = self.required_of.borrow().get(&at) {
+            required.iter_mut().zip(of).for_each(|(least, own)| *least = (*least).max(*own));
+        }
+        required
     }
 
     /// What must show once everything has come to rest.
     pub fn at_rest(&self) -> Versions {
         let mut required = self.required.get();
         for mutation in self.mutations.borrow().iter().filter(|m| !m.excused) {
-            for (thing, version) in &mutation.effects {
-                required[*thing] = required[*thing].max(*version);
-            }
+            required = raised(required, &mutation.effects);
         }
         required
     }

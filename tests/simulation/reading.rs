@@ -83,7 +83,8 @@ impl Exchange {
     ) -> Option<&'static str> {
         let world = &self.log.world;
         let mut arrived = self.log.clock.elapsed();
-        let (at, least) = (world.now(), required.map_or_else(|| self.ledger.required(), |r| r.0));
+        let key = Key { secret: self.log.coherence.view().secret_id, ..key };
+        let (at, least) = (world.now(), required.map_or_else(|| self.ledger.required(self.log.pid), |r| r.0));
         if self.is(Sabotage::ArrivesEarly) {
             arrived = arrived.saturating_sub(self.log.settings.agreement.lease);
         }

@@ -32,6 +32,8 @@ enum Kind {
     Lagging,
     /// A backend that takes its time over mutations.
     Mulling,
+    /// Mutations are forwarded while Redis is away for some.
+    Severed,
 }
 
 /// What came of it.
@@ -82,12 +84,13 @@ pub fn run(seed: u64, sabotage: Option<Sabotage>, interpreter: &Rc<Interpreter>,
 impl Stage {
     fn new(world: &Rc<World>, interpreter: &Rc<Interpreter>, sabotage: Option<Sabotage>) -> Rc<Stage> {
         let kind = match world.range(0, 99) {
-            0..=54 => Kind::Rough,
-            55..=64 => Kind::Alone,
-            65..=74 => Kind::Forward,
-            75..=82 => Kind::Company,
-            83..=91 => Kind::Lagging,
-            _ => Kind::Mulling,
+            0..=50 => Kind::Rough,
+            51..=60 => Kind::Alone,
+            61..=70 => Kind::Forward,
+            71..=76 => Kind::Company,
+            77..=85 => Kind::Lagging,
+            86..=92 => Kind::Mulling,
+            _ => Kind::Severed,
         };
         let hosts = match kind {
             Kind::Alone => 1,
@@ -132,7 +135,7 @@ impl Stage {
                     _ => Alone::Bypass,
                 },
                 unreachable: match kind {
-                    Kind::Forward => UnreachableLog::Forward,
+                    Kind::Forward | Kind::Severed => UnreachableLog::Forward,
                     Kind::Alone if world.chance(50) => UnreachableLog::Forward,
                     _ => UnreachableLog::Refuse,
                 },
@@ -141,6 +144,10 @@ impl Stage {
             };
             hosts
         ];
+        if world.chance(10) {
+            // A secret that is being changed: not on all instances yet.
+            settings.iter_mut().zip(1..).for_each(|(s, n)| s.secret = Some([n; 32]));
+        }
         if kind == Kind::Rough && world.chance(10) {
             ledger.count("an instance with another lease");
             let lease = if world.chance(50) { lease / 4 } else { lease * 4 };
@@ -168,6 +175,7 @@ impl Stage {
             settle: (kind == Kind::Lagging).then(|| Duration::from_micros(lag * 9 / 8)),
             coalesce_timeout,
             late: if world.chance(30) { lease * 2 } else { 5_000 },
+            severed: kind == Kind::Severed,
         };
         let bound = (lease / 2 + 2 * (lease + pace.way) + 4 * 50_000 + 100_000) * 100 / 95;
         Rc::new(Stage {
@@ -258,7 +266,8 @@ impl Stage {
         self.make_peace();
         let longest = self.settings.iter().map(|s| s.agreement.lease).max().unwrap_or_default();
         let patience = self.backend.pace.get().patience;
-        let latest = world.now() + 5 * longest.as_micros() as u64 / 2 + patience - self.lease;
+        // Who took leave starts again within one and a half leases, and evicts the dead after little more than one.
+        let latest = world.now() + 7 * longest.as_micros() as u64 / 2 + patience - self.lease;
         while world.now() < latest && !self.is_calm() {
             world.run_until(world.now() + self.lease / 4);
         }
@@ -301,7 +310,7 @@ impl Stage {
     fn key(&self) -> Key {
         let thing = self.world.range(0, THINGS as u64 - 1) as usize;
         let subject = if thing < ITEMS { self.world.range(0, 1) as u8 } else { 0 };
-        Key { thing, subject }
+        Key { thing, subject, secret: 0 }
     }
 
     async fn read(self: &Rc<Stage>, host: usize) {
@@ -399,6 +408,13 @@ impl Stage {
                 7 => self.freeze(host),
                 8 => self.crash_redis(),
                 _ => self.leave(host),
+            },
+            Kind::Severed => match world.range(0, 7) {
+                0..=3 => self.cut(host),
+                4 => self.freeze_redis(),
+                5 => self.crash_redis(),
+                6 => self.flush(),
+                _ => self.purge(host),
             },
             Kind::Mulling => match world.range(0, 6) {
                 0..=2 => {
@@ -557,8 +573,22 @@ impl Stage {
         });
     }
 
+    /// Off at once, or after answers have been late for some time.
     fn cut(self: &Rc<Stage>, host: usize) {
-        self.cut_for(host, self.while_());
+        let time = self.while_();
+        if self.world.chance(50) {
+            return self.cut_for(host, time);
+        }
+        let late = self.world.range(self.lease / 10, self.lease * 45 / 100);
+        self.world.tell(|| format!("answers to #{host} are {late} µs late"));
+        self.redis.delay(host, late);
+        let stage = Rc::clone(self);
+        self.world.after(self.world.range(self.lease / 2, self.lease * 3 / 2), move || {
+            stage.redis.delay(host, 0);
+            if !stage.resting.get() {
+                stage.cut_for(host, time);
+            }
+        });
     }
 
     fn cut_for(self: &Rc<Stage>, host: usize, time: Micros) {
@@ -729,6 +759,7 @@ impl Stage {
         self.redis.thaw();
         for host in 0..self.hosts() {
             self.redis.mend(host);
+            self.redis.delay(host, 0);
             match self.instance(host) {
                 Some(exchange) => self.world.thaw(exchange.log.pid),
                 None => self.start(host),
@@ -787,7 +818,7 @@ impl Stage {
         for host in 0..self.hosts() {
             let Some(exchange) = self.instance(host).filter(|e| !e.draining.get()) else { continue };
             for thing in [0, 1, ITEMS, ITEMS + 1, EVERYTHING] {
-                let key = Key { thing, subject: 0 };
+                let key = Key { thing, subject: 0, secret: 0 };
                 // A purge that was long on its way may still come between two reads.
                 let mut how = None;
                 for read in 0..4 {

@@ -16,9 +16,8 @@
 //!
 //! What DESIGN §4.7 calls a hole does not occur, by construction:
 //!
-//! - Mutations are forwarded while the log is away (`forward`) only where Redis restarts, as it then voids everything, or
-//!   where there is one instance; an instance that owes purges is not killed; what is answered as owed after Redis is up
-//!   again, when others may have rejoined earlier, is not counted.
+//! - Where mutations are forwarded while the log is away (`forward`), an instance that owes purges is not killed; what it
+//!   answers while others may reach Redis need only show there, and everywhere once it has been paid.
 //! - Instances that serve alone (`alone = "serve"`) are the only one there is, or none joins, leaves or is cut off.
 //! - A primary that was failed over takes no more writes (`min-replicas-to-write`).
 //! - Clocks run at 0.955 to 1.045 of the true speed: within the factor of 1.1 of each other.

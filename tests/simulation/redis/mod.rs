@@ -93,6 +93,8 @@ pub struct Redis {
     lives: Cell<u64>,
     /// Instances that reach no server.
     cut: RefCell<BTreeSet<usize>>,
+    /// Instances whose answers are late, by how many microseconds.
+    late: RefCell<BTreeMap<usize, u64>>,
     pub weather: Cell<Weather>,
     /// What will never be answered.
     limbo: RefCell<Vec<oneshot::Sender<Reply>>>,
@@ -109,6 +111,7 @@ impl Redis {
             primary: Cell::new(0),
             lives: Cell::new(1),
             cut: RefCell::default(),
+            late: RefCell::default(),
             weather: Cell::default(),
             limbo: RefCell::default(),
             numbers: Cell::new(0),
@@ -233,6 +236,11 @@ impl Redis {
         self.cut.borrow().contains(&host)
     }
 
+    /// Answers to an instance take so much longer from now on, microseconds.
+    pub fn delay(&self, host: usize, by: u64) {
+        self.late.borrow_mut().insert(host, by);
+    }
+
     fn fate(&self) -> (Fate, u64, u64) {
         let weather = self.weather.get();
         let mut rng = self.world.rng();
@@ -325,7 +333,8 @@ impl Redis {
             Fate::AnswerLost => self.limbo.borrow_mut().push(answer.to),
             _ => {
                 let redis = Rc::clone(self);
-                self.world.after(answer.way, move || {
+                let late = self.late.borrow().get(&answer.host).copied().unwrap_or(0);
+                self.world.after(answer.way + late, move || {
                     if redis.is_cut(answer.host) {
                         redis.limbo.borrow_mut().push(answer.to);
                     } else {
