@@ -64,6 +64,8 @@ struct Stage {
     operations: Cell<u64>,
     reading: Cell<u64>,
     resting: Cell<bool>,
+    /// Of a company, the first instance alone is cut off, now and then; else Redis is away for all.
+    cuts: bool,
 }
 
 /// Runs the schedule of `seed`.
@@ -196,6 +198,7 @@ impl Stage {
             operations: Cell::new(0),
             reading: Cell::new(0),
             resting: Cell::new(false),
+            cuts: kind == Kind::Company && world.chance(60),
         })
     }
 
@@ -294,7 +297,11 @@ impl Stage {
             Sleep::until(world, world.now() + world.range(0, self.lease / 2 / eager)).await;
             self.operations.set(self.operations.get() + 1);
             let host = world.range(0, self.hosts() as u64 - 1) as usize;
-            if world.chance(if self.kind == Kind::Mulling { 30 } else { 12 }) {
+            let mutates = match self.kind {
+                Kind::Mulling | Kind::Severed => 30,
+                _ => 12,
+            };
+            if world.chance(mutates) {
                 self.mutate(host).await;
                 self.disturb();
                 for _ in 0..world.range(1, 4) {
@@ -410,7 +417,17 @@ impl Stage {
                 _ => self.leave(host),
             },
             Kind::Severed => match world.range(0, 7) {
-                0..=3 => self.cut(host),
+                0..=1 => self.cut_for(host, self.lease + self.while_()),
+                2..=3 => {
+                    let time = self.lease + self.while_();
+                    self.cut_for(host, time);
+                    let stage = Rc::clone(self);
+                    world.after(world.range(self.lease / 2, time), move || {
+                        if !stage.resting.get() {
+                            stage.flush();
+                        }
+                    });
+                }
                 4 => self.freeze_redis(),
                 5 => self.crash_redis(),
                 6 => self.flush(),
@@ -456,7 +473,18 @@ impl Stage {
                 8 => self.reload(),
                 _ => self.purge(host),
             },
-            Kind::Forward => match world.range(0, 7) {
+            Kind::Forward => match world.range(0, 9) {
+                8..=9 => {
+                    let time = self.while_();
+                    self.crash_for(host, time);
+                    let stage = Rc::clone(self);
+                    let after = time + world.range(self.lease / 20, self.lease / 4);
+                    world.after(after, move || {
+                        if !stage.resting.get() {
+                            stage.crash_redis();
+                        }
+                    });
+                }
                 0..=2 => self.crash_redis(),
                 3 => self.flush(),
                 4 => self.crash(host),
@@ -464,6 +492,17 @@ impl Stage {
                 6 => self.reload(),
                 _ => self.leave(host),
             },
+            Kind::Company if self.cuts => {
+                if world.chance(50) {
+                    self.flush();
+                }
+                let stage = Rc::clone(self);
+                world.after(world.range(0, self.lease / 2), move || {
+                    if !stage.resting.get() {
+                        stage.cut_for(0, stage.lease + stage.while_());
+                    }
+                });
+            }
             Kind::Company => match world.range(0, 3) {
                 0 | 1 => self.crash_redis(),
                 2 => self.flush(),
@@ -478,6 +517,10 @@ impl Stage {
     }
 
     fn crash(self: &Rc<Stage>, host: usize) {
+        self.crash_for(host, self.while_());
+    }
+
+    fn crash_for(self: &Rc<Stage>, host: usize, time: Micros) {
         let Some(exchange) = self.instance(host) else { return };
         if self.settings[host].unreachable == UnreachableLog::Forward && exchange.log.waiting() > 0 {
             return;
@@ -490,7 +533,7 @@ impl Stage {
         self.excuse(&exchange);
         self.bury(&exchange);
         let stage = Rc::clone(self);
-        self.world.after(self.while_(), move || stage.start(host));
+        self.world.after(time, move || stage.start(host));
     }
 
     fn bury(&self, exchange: &Rc<Exchange>) {

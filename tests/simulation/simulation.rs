@@ -18,7 +18,8 @@
 //!
 //! - Where mutations are forwarded while the log is away (`forward`), an instance that owes purges is not killed; what it
 //!   answers while others may reach Redis need only show there, and everywhere once it has been paid.
-//! - Instances that serve alone (`alone = "serve"`) are the only one there is, or none joins, leaves or is cut off.
+//! - Instances that serve alone (`alone = "serve"`) are the only one there is, or Redis is away for all or for the first
+//!   of them alone, and none joins or leaves.
 //! - A primary that was failed over takes no more writes (`min-replicas-to-write`).
 //! - Clocks run at 0.955 to 1.045 of the true speed: within the factor of 1.1 of each other.
 //! - No process freezes between a check and the write that follows it.
