@@ -43,7 +43,7 @@ pub enum Sabotage {
     StampsLate,
     /// A freshened entry takes the stamp of the 304's arrival.
     FreshensLate,
-    /// A freshened entry keeps its old tags' absence: those of the 304 alone.
+    /// What is purged is revalidated by its Last-Modified, too.
     PurgedByLastModified,
     /// What is purged between look-up and stamp is revalidated as if it were live.
     TrustsValidators,
