@@ -119,6 +119,11 @@ async fn a_purge_by_hand_tells_how_many_entries_went() {
             assert_eq!(!weir.get(path).await.hit(), gone.contains(&path), "{body} and {path}");
         }
     }
+    warm(&weir, &all).await;
+    let uncounted = json!({"routes": ["items"], "count": "none"});
+    let answer = weir.operator().post("/purge").json(&uncounted).await;
+    assert_eq!(answer.assert_code(200).json()["purged"], Value::Null);
+    assert!(!weir.get("/items").await.hit(), "counted or not, it is purged");
 }
 
 #[tokio::test]

@@ -53,7 +53,9 @@ struct PurgeRequest {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum CountWish {
-    /// What memory shows in a moment, so that a purge takes as long with a million entries as with ten.
+    /// Nothing: a purge takes as long with a million entries as with ten.
+    None,
+    /// What memory shows in a moment.
     #[default]
     Quick,
     /// Everything, for seconds if it must be.
@@ -61,10 +63,11 @@ enum CountWish {
 }
 
 impl CountWish {
-    fn limit(self) -> Duration {
+    fn limit(self) -> Option<Duration> {
         match self {
-            CountWish::Quick => QUICK_COUNT,
-            CountWish::Whole => WHOLE_COUNT,
+            CountWish::None => None,
+            CountWish::Quick => Some(QUICK_COUNT),
+            CountWish::Whole => Some(WHOLE_COUNT),
         }
     }
 }
@@ -170,7 +173,7 @@ impl PurgeRequest {
 
 /// What a purge did.
 struct Done {
-    counted: Counted,
+    counted: Option<Counted>,
     purged: Purged,
 }
 
@@ -189,7 +192,7 @@ impl Admin {
         let done = self.publish(named.tags, event, request.count).await?;
         tracing::info!(
             names = named.names.join(", "),
-            entries = done.counted.entries,
+            entries = done.counted.map(|counted| counted.entries),
             seq = done.purged.seq,
             soft = request.soft,
             applied = applied(done.purged.reach),
@@ -207,7 +210,7 @@ impl Admin {
         let everything = TagPlan::everything(&self.state.store.coherence().view().secret);
         let done = self.publish(vec![everything], Event::flush(), CountWish::Quick).await?;
         tracing::warn!(
-            entries = done.counted.entries,
+            entries = done.counted.map(|counted| counted.entries),
             seq = done.purged.seq,
             applied = applied(done.purged.reach),
             "flushed by the admin API"
@@ -224,7 +227,10 @@ impl Admin {
     ) -> Result<Done, Problem> {
         let store = self.state.store.clone();
         let work = self.tasks.spawn(async move {
-            let counted = store.count(&tags, count == CountWish::Whole, count.limit()).await;
+            let counted = match count.limit() {
+                Some(limit) => Some(store.count(&tags, count == CountWish::Whole, limit).await),
+                None => None,
+            };
             Done { counted, purged: store.publish(event, None).await }
         });
         work.await.map_err(|error| {
@@ -238,9 +244,9 @@ impl Admin {
 impl Done {
     fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
-        match (self.counted.entries, self.counted.complete) {
-            (0, true) => warnings.push("Nothing carried these tags.".into()),
-            (0, false) => warnings.push(
+        match self.counted.map(|counted| (counted.entries, counted.complete)) {
+            Some((0, true)) => warnings.push("Nothing carried these tags.".into()),
+            Some((0, false)) => warnings.push(
                 "Nothing in this instance's memory carried these tags, as far as looked; `count` = \"whole\" looks \
                  everywhere."
                     .into(),
@@ -257,8 +263,8 @@ impl Done {
 
     fn report(&self, names: &[String], warnings: &[String]) -> Value {
         json!({
-            "purged": self.counted.entries,
-            "complete": self.counted.complete,
+            "purged": self.counted.map(|counted| counted.entries),
+            "complete": self.counted.is_some_and(|counted| counted.complete),
             "seq": self.purged.seq,
             "applied": applied(self.purged.reach),
             "owed": self.purged.is_owed(),

@@ -121,14 +121,15 @@ async fn measure(bench: &Bench<'_>, weir: &Weir, size: usize) -> Outcome<(Found,
             (proxy.mutate(&path, "{}").await, &mut by_mutation)
         } else {
             let tag = format!("entry:{size}-{}", sample * size / (SAMPLES * 2));
-            (admin.post("/purge", TOKEN, format!(r#"{{"tags":["{tag}"]}}"#)).await, &mut by_admin)
+            let purge = format!(r#"{{"tags":["{tag}"],"count":"none"}}"#);
+            (admin.post("/purge", TOKEN, purge).await, &mut by_admin)
         };
         times.record(sent.elapsed());
         failed += u64::from(!answer.is_ok_and(|answer| answer.status == 200));
         failed += u64::from(!is_no_hit(&mut proxy, &path).await);
     }
     let sent = Instant::now();
-    let answer = admin.post("/purge", TOKEN, format!(r#"{{"tags":["set:{size}"]}}"#)).await;
+    let answer = admin.post("/purge", TOKEN, format!(r#"{{"tags":["set:{size}"],"count":"none"}}"#)).await;
     let whole = sent.elapsed();
     failed += u64::from(!answer.is_ok_and(|answer| answer.status == 200));
     failed += u64::from(!is_no_hit(&mut proxy, &format!("/entries/{size}/0")).await);
