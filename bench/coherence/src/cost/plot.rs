@@ -2,10 +2,10 @@
 
 use std::fmt::Write as _;
 
-const WIDTH: f64 = 760.0;
+const WIDTH: f64 = 776.0;
 const HEIGHT: f64 = 440.0;
 const LEFT: f64 = 80.0;
-const RIGHT: f64 = 24.0;
+const RIGHT: f64 = 40.0;
 const TOP: f64 = 56.0;
 const BOTTOM: f64 = 56.0;
 const COLOURS: [&str; 2] = ["#1f6feb", "#bf5700"];
@@ -106,7 +106,7 @@ fn draw(out: &mut String, line: &Series, colour: &str, number: usize, x: &Axis, 
              <circle cx=\"{at:.1}\" cy=\"{median:.1}\" r=\"4\" fill=\"{colour}\"/>"
         );
     }
-    let (legend, swatch) = (LEFT + number as f64 * 190.0, 36.0);
+    let (legend, swatch) = (LEFT + number as f64 * 300.0, 36.0);
     let _ = writeln!(
         out,
         "<rect x=\"{legend}\" y=\"{swatch}\" width=\"12\" height=\"12\" fill=\"{colour}\"/>\
