@@ -261,6 +261,25 @@ async fn an_owner_killed_between_commit_and_purge_is_purged_for_by_the_others() 
 }
 
 #[tokio::test]
+async fn an_owner_that_slept_through_its_eviction_tells_the_log_anew() {
+    let pair = Pair::start("").await;
+    pair.change().await;
+    let hold = pair.origin.hold_next("PUT /items/1", 1);
+    let open = tokio::spawn(pair.a.put("/items/1").json(&json!({})).attempt());
+    hold.caught(1).await;
+    let told = async || pair.redis.run::<u64>(&["HLEN", "{cache:log}:intents"]).await;
+    assert_eq!(told().await, 1, "what is under way is in the log");
+    pair.a.freeze();
+    eventually("it is evicted", support::DEADLINE, async || told().await == 0).await;
+    pair.a.thaw();
+    eventually("what is under way is in the log again", support::DEADLINE, async || told().await == 1).await;
+    hold.release();
+    assert_eq!(open.await.unwrap().unwrap().status, 200);
+    assert_eq!(told().await, 0);
+    warm(&pair.b, 3).await;
+}
+
+#[tokio::test]
 async fn an_instance_that_leaves_is_not_waited_for() {
     let Pair { a, mut b, origin: _origin, redis: _redis } = Pair::start("").await;
     change(&a).await;
