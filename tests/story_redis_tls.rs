@@ -62,8 +62,8 @@ async fn everything(one: &Weir, two: &Weir) {
         .await;
     }
     eventually("a hit again", DEADLINE, || async { two.get("/items/1").await.hit() }).await;
-    let purge =
-        one.operator().post("/purge").body("{\"paths\":[\"/items/1\"]}").await.assert_code(200).json();
+    let whole = "{\"paths\":[\"/items/1\"],\"count\":\"whole\"}";
+    let purge = one.operator().post("/purge").body(whole).await.assert_code(200).json();
     assert_eq!((&purge["complete"], &purge["owed"]), (&true.into(), &false.into()), "{purge}");
     let flush = one.operator().post("/flush").await.assert_code(200).json();
     assert_eq!(flush["owed"], false, "{flush}");
