@@ -80,6 +80,7 @@ pub fn run(seed: u64, sabotage: Option<Sabotage>, interpreter: &Rc<Interpreter>,
     };
     stage.instances.borrow_mut().clear();
     world.end();
+    stage.redis.end();
     verdict
 }
 

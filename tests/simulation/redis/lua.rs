@@ -49,7 +49,10 @@ impl Db {
     }
 
     pub fn clear(&mut self) {
-        self.keys().clear().unwrap();
+        let keys = self.keys();
+        // Not `Table::clear`: on Lua 5.1 it leaves something on the interpreter's stack, which has an end.
+        let names: Vec<LuaValue> = keys.pairs::<LuaValue, LuaValue>().map(|pair| pair.unwrap().0).collect();
+        names.into_iter().for_each(|name| keys.raw_set(name, LuaValue::Nil).unwrap());
         self.entries.clear();
     }
 

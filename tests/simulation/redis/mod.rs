@@ -149,6 +149,13 @@ impl Redis {
         look(&mut self.servers.borrow_mut()[self.primary.get()].db)
     }
 
+    /// Lets go of everything: what waits at a server holds on to it.
+    pub fn end(&self) {
+        let servers = std::mem::take(&mut *self.servers.borrow_mut());
+        let limbo = std::mem::take(&mut *self.limbo.borrow_mut());
+        drop((servers, limbo));
+    }
+
     /// How often it has been started.
     pub fn lives(&self) -> u64 {
         self.lives.get()
