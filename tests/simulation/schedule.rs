@@ -823,6 +823,7 @@ impl Stage {
         let log = &instances[0].log;
         let registered = self.redis.with_primary(|db| db.fields(&log.keys.members));
         let end = self.redis.with_primary(|db| db.field(&log.keys.state, "seq"));
+        let epoch = self.redis.with_primary(|db| db.field(&log.keys.state, "epoch"));
         self.agrees()
             && self.kind != Kind::Lagging
             && registered == instances.len()
@@ -831,7 +832,9 @@ impl Stage {
                 let log = &exchange.log;
                 let held = log.coherence.holds_lease(log.clock.elapsed());
                 let applied = log.applied().to_string();
-                let level = end.as_ref().is_some_and(|end| *end == applied.as_bytes());
+                let entered = format!("{:032x}", log.coherence.view().epoch.0);
+                let level = end.as_ref().is_some_and(|end| *end == applied.as_bytes())
+                    && epoch.as_ref().is_some_and(|epoch| *epoch == entered.as_bytes());
                 held && level && log.waiting() == 0 && exchange.mutations() == 0 && !exchange.draining.get()
             })
     }

@@ -15,6 +15,7 @@ pub const NAMED: &[(u64, &str)] = &[
         1_007_641,
         "a mutation of the dead is purged for when their silence has been seen for a lease, and not before",
     ),
+    (3_221_840, "an instance that had not heard of a new epoch was taken for level with it"),
 ];
 
 /// Which seed misses which guard of the mirrored code, and the promise that it then sees broken.
