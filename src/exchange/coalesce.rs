@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!  join ─┬─ nothing flies ───────────────────────────────► Lead
+//!        ├─ nothing flies, one landed since the look-up ──► look again: it may have left what was not found
 //!        ├─ a flight in the air that may answer this ─────► Aboard: wait for its landing
 //!        ├─ one that a purge has voided, a lease is held ─► Lead: nobody need wait for what is void
 //!        └─ one of which nobody here can tell ────────────► Aboard the *next* flight: it takes off when this one
@@ -18,6 +19,8 @@
 //! Invariants:
 //! - Per key at most one flight on the board is in the air, and at most one waits for it; only where a lease tells that
 //!   the one in the air is void does another take its place before it has landed.
+//! - Nobody begins a flight on the strength of a look-up that another flight's landing has overtaken: between the two
+//!   lies no await, but another thread may store and land there. What is stored is stored before its flight lands.
 //! - A flight belongs to its fetch task, not to the client that began it.
 //! - However the task ends (also by panic or abort), its flight ends: a dropped [`Lead`] is `Dropped`, and the next
 //!   flight is cleared.
@@ -41,6 +44,8 @@ use crate::store::Entry;
 use crate::time::Clock;
 
 const SHARDS: usize = 64;
+/// How many moments of landing a shard remembers: keys that share one cost each other a look-up, now and then.
+const LANDINGS: usize = 64;
 
 /// How a flight ended.
 #[derive(Debug, Clone)]
@@ -103,6 +108,8 @@ pub(crate) enum Seat {
     Lead(Lead),
     /// Somebody else does; or the caller, when its turn comes.
     Aboard(Passenger),
+    /// Somebody else has, since the caller looked.
+    LookAgain,
 }
 
 /// The leader's duty to end the flight.
@@ -139,7 +146,27 @@ pub(crate) struct Board {
     shards: Vec<Mutex<Shard>>,
 }
 
-type Shard = HashMap<CacheKey, Gate>;
+#[derive(Debug)]
+struct Shard {
+    gates: HashMap<CacheKey, Gate>,
+    /// When a flight last landed, on `Clock::elapsed`, by a part of its key.
+    landings: [Option<Duration>; LANDINGS],
+}
+
+impl Shard {
+    fn new() -> Mutex<Shard> {
+        Mutex::new(Shard { gates: HashMap::new(), landings: [None; LANDINGS] })
+    }
+
+    fn landing(&mut self, key: &CacheKey) -> &mut Option<Duration> {
+        &mut self.landings[usize::from(key.0[1]) % LANDINGS]
+    }
+
+    /// Whether a flight under `key` may have landed at `looked` or later.
+    fn landed_since(&mut self, key: &CacheKey, looked: Duration) -> bool {
+        self.landing(key).is_some_and(|landed| landed >= looked)
+    }
+}
 
 /// One key's flights.
 #[derive(Debug, Default)]
@@ -159,20 +186,21 @@ struct Next {
 
 impl Board {
     pub(crate) fn new(clock: Clock) -> Arc<Board> {
-        Arc::new(Board { clock, shards: (0..SHARDS).map(|_| Mutex::default()).collect() })
+        Arc::new(Board { clock, shards: (0..SHARDS).map(|_| Shard::new()).collect() })
     }
 
-    /// Joins a flight under `key`, or begins one, for a request that arrived at `arrived` (on `Clock::elapsed`).
-    /// `tags` are those known from the request alone.
+    /// Joins a flight under `key`, or begins one, for a request that arrived at `arrived` and has looked in vain since
+    /// `looked` (both on `Clock::elapsed`). `tags` are those known from the request alone.
     pub(crate) fn join(
         self: &Arc<Self>,
         key: CacheKey,
         arrived: Duration,
+        looked: Duration,
         tags: impl FnOnce() -> Vec<Tag>,
         coherence: &Coherence,
     ) -> Seat {
         let mut shard = self.shard(&key);
-        let gate = shard.get(&key);
+        let gate = shard.gates.get(&key);
         let departed =
             gate.and_then(|gate| gate.flying.as_ref()).and_then(|f| f.departure.get().zip(Some(f)));
         match departed {
@@ -195,18 +223,23 @@ impl Board {
             }
             None => {}
         }
+        if shard.landed_since(&key, looked) {
+            return Seat::LookAgain;
+        }
         Seat::Lead(self.take_off(&mut shard, key, tags, coherence))
     }
 
-    /// Begins a flight under `key`, unless there is one already.
+    /// Begins a flight under `key`, unless there is one already, or was since the caller `looked`.
     pub(crate) fn begin(
         self: &Arc<Self>,
         key: CacheKey,
+        looked: Duration,
         tags: impl FnOnce() -> Vec<Tag>,
         coherence: &Coherence,
     ) -> Option<Lead> {
         let mut shard = self.shard(&key);
-        (!shard.contains_key(&key)).then(|| self.take_off(&mut shard, key, tags, coherence))
+        let idle = !shard.gates.contains_key(&key) && !shard.landed_since(&key, looked);
+        idle.then(|| self.take_off(&mut shard, key, tags, coherence))
     }
 
     fn shard(&self, key: &CacheKey) -> MutexGuard<'_, Shard> {
@@ -215,7 +248,7 @@ impl Board {
 
     /// A seat on the next flight.
     fn sit_down(self: &Arc<Self>, shard: &mut Shard, key: CacheKey) -> Passenger {
-        let next = &mut shard.entry(key).or_default().next;
+        let next = &mut shard.gates.entry(key).or_default().next;
         let next = next.get_or_insert_with(|| Next { flight: Flight::new(), seats: 0 });
         next.seats += 1;
         let flight = Arc::clone(&next.flight);
@@ -231,7 +264,7 @@ impl Board {
         coherence: &Coherence,
     ) -> Lead {
         let departure = self.departure(tags, coherence);
-        let gate = shard.entry(key).or_default();
+        let gate = shard.gates.entry(key).or_default();
         let flight = gate.next.take().map_or_else(Flight::new, |next| next.flight);
         gate.flying = Some(Arc::clone(&flight));
         Lead::new(Some((Arc::clone(self), key)), flight, departure)
@@ -251,13 +284,14 @@ impl Board {
     /// A flight has landed: the one that waits for it is cleared.
     fn clear(&self, key: &CacheKey, landed: &Arc<Flight>) {
         let mut shard = self.shard(key);
-        let Some(gate) = shard.get_mut(key) else { return };
+        *shard.landing(key) = Some(self.clock.elapsed());
+        let Some(gate) = shard.gates.get_mut(key) else { return };
         // A voided flight may already have been replaced by its successor.
         if gate.flying.as_ref().is_some_and(|flying| Arc::ptr_eq(flying, landed)) {
             gate.flying = None;
             match &gate.next {
                 Some(next) => next.flight.cleared.add_permits(1),
-                None => drop(shard.remove(key)),
+                None => drop(shard.gates.remove(key)),
             }
         }
     }
@@ -265,13 +299,13 @@ impl Board {
     /// A passenger has got up from its seat on a flight that waits.
     fn leave(&self, key: &CacheKey, left: &Arc<Flight>) {
         let mut shard = self.shard(key);
-        let Some(gate) = shard.get_mut(key) else { return };
+        let Some(gate) = shard.gates.get_mut(key) else { return };
         let Some(next) = gate.next.as_mut().filter(|next| Arc::ptr_eq(&next.flight, left)) else { return };
         next.seats -= 1;
         if next.seats == 0 {
             gate.next = None;
             if gate.flying.is_none() {
-                shard.remove(key);
+                shard.gates.remove(key);
             }
         }
     }

@@ -119,6 +119,8 @@ impl Exchange {
 
     async fn answer(self: &Arc<Self>, wanted: Arc<Wanted>) -> Answer {
         let mut waits = Waits::default();
+        // What it has not found, it has looked for since then.
+        let mut looked = wanted.arrived;
         loop {
             let need = match self.look_up(&wanted).await {
                 Next::Done(answer) => return answer,
@@ -133,6 +135,7 @@ impl Exchange {
                 self.board.join(
                     flight_key(&wanted, &need),
                     wanted.arrived,
+                    looked,
                     || wanted.request_tags(self),
                     self.store.coherence(),
                 )
@@ -144,7 +147,9 @@ impl Exchange {
                     Followed::Leads(lead) => return self.lead(wanted, need, lead).await,
                     Followed::Again => {}
                 },
+                Seat::LookAgain => {}
             }
+            looked = self.clock.elapsed();
         }
     }
 
@@ -429,7 +434,9 @@ impl Exchange {
         }
         let need = Need { validator: Some(validator), ..Need::miss(Forward::Stale, None) };
         let key = flight_key(wanted, &need);
-        if let Some(lead) = self.board.begin(key, || wanted.request_tags(self), self.store.coherence()) {
+        if let Some(lead) =
+            self.board.begin(key, wanted.arrived, || wanted.request_tags(self), self.store.coherence())
+        {
             let fetch = Fetch {
                 exchange: Arc::clone(self),
                 wanted: Arc::clone(wanted),

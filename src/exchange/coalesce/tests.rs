@@ -41,7 +41,12 @@ impl Field {
     }
 
     fn join(&self, arrived: Duration) -> Seat {
-        self.board.join(KEY, arrived, || vec![TAG], &self.coherence)
+        self.board.join(KEY, arrived, self.looks(), || vec![TAG], &self.coherence)
+    }
+
+    /// When a look-up began that nothing has landed since.
+    fn looks(&self) -> Duration {
+        self.now() + Duration::from_nanos(1)
     }
 
     fn lease(&self) {
@@ -53,7 +58,7 @@ impl Field {
     }
 
     fn is_empty(&self) -> bool {
-        self.board.shards.iter().all(|shard| shard.lock().is_empty())
+        self.board.shards.iter().all(|shard| shard.lock().gates.is_empty())
     }
 }
 
@@ -61,7 +66,7 @@ impl Field {
 fn lead(seat: Seat) -> Lead {
     match seat {
         Seat::Lead(lead) => lead,
-        Seat::Aboard(_) => panic!("should lead"),
+        Seat::Aboard(_) | Seat::LookAgain => panic!("should lead"),
     }
 }
 
@@ -69,7 +74,7 @@ fn lead(seat: Seat) -> Lead {
 fn aboard(seat: Seat) -> Passenger {
     match seat {
         Seat::Aboard(passenger) => passenger,
-        Seat::Lead(_) => panic!("should wait"),
+        Seat::Lead(_) | Seat::LookAgain => panic!("should wait"),
     }
 }
 
@@ -193,7 +198,7 @@ async fn a_flight_without_passengers_does_not_wait() {
     let field = Field::detached();
     let present = lead(field.arrive());
     drop(aboard(field.arrive()));
-    assert!(field.board.shard(&KEY)[&KEY].next.is_none());
+    assert!(field.board.shard(&KEY).gates[&KEY].next.is_none());
     let cleared = aboard(field.arrive());
     drop(present);
     assert!(!field.is_empty());
@@ -224,7 +229,7 @@ async fn who_holds_a_lease_again_need_not_wait_for_what_is_void() {
 #[tokio::test]
 async fn a_refresh_begins_only_where_nothing_flies_or_waits() {
     let field = Field::detached();
-    let begin = || field.board.begin(KEY, Vec::new, &field.coherence);
+    let begin = || field.board.begin(KEY, field.looks(), Vec::new, &field.coherence);
     let mut first = begin().expect("nothing flies");
     assert!(begin().is_none());
     let waiting = aboard(field.arrive());
@@ -232,6 +237,31 @@ async fn a_refresh_begins_only_where_nothing_flies_or_waits() {
     assert!(begin().is_none(), "the next flight is about to take off");
     drop(waiting);
     assert!(begin().is_some());
+}
+
+/// A look-up is one moment and a seat another: what landed in between may have left what was looked for.
+#[tokio::test]
+async fn nobody_leads_what_has_landed_since_the_look_up() {
+    let field = Field::alone();
+    let join = |looked| field.board.join(KEY, field.now(), looked, || vec![TAG], &field.coherence);
+    let begin = |looked| field.board.begin(KEY, looked, Vec::new, &field.coherence);
+    let looked = field.now();
+    let mut leader = lead(field.arrive());
+    leader.land(Landing::NotShareable);
+    let landed = field.now();
+    for overtaken in [looked, landed] {
+        assert!(matches!(join(overtaken), Seat::LookAgain));
+        assert!(begin(overtaken).is_none());
+    }
+    assert!(field.is_empty(), "it is nobody's flight");
+    // What is in the air, or about to be, is boarded by whoever has looked at what came before.
+    let next = lead(field.arrive());
+    aboard(join(looked));
+    drop(next);
+    field.clock.advance(Duration::from_millis(1));
+    drop(lead(join(field.now())));
+    field.clock.advance(Duration::from_millis(1));
+    assert!(begin(field.now()).is_some());
 }
 
 /// However tasks interleave: never two in the air without a lease, everybody is served, nothing is left behind.
@@ -248,6 +278,7 @@ async fn a_crowd_without_a_lease_is_one_flight_at_a_time() {
             tokio::spawn(async move {
                 let mut led = match field.join(field.now()) {
                     Seat::Lead(lead) => lead,
+                    Seat::LookAgain => return,
                     Seat::Aboard(passenger) if n % 7 == 0 => return drop(passenger),
                     Seat::Aboard(passenger) => match fly(&field, passenger).await {
                         Arrival::Leads(lead) => lead,
