@@ -21,8 +21,7 @@ async fn two_hundred_requests_for_a_cold_key_are_one_at_the_backend() {
     let hold = origin.hold("GET /page");
     let crowd: Vec<_> = (0..200).map(|_| weir.get("/page").spawn()).collect();
     hold.caught(1).await;
-    // A stranger's round trip behind the crowd: whoever was going to reach the backend had the time to.
-    weir.get("/elsewhere").await;
+    weir.coalesces(199).await;
     let released = Instant::now();
     hold.release();
     let mut collapsed = 0;
@@ -45,7 +44,7 @@ async fn the_leaders_client_may_leave() {
     let leader = weir.get("/page").and_leave_open().await;
     hold.caught(1).await;
     let crowd: Vec<_> = (0..20).map(|_| weir.get("/page").spawn()).collect();
-    weir.get("/elsewhere").await;
+    weir.coalesces(20).await;
     drop(leader);
     weir.get("/elsewhere").await;
     hold.release();
@@ -69,7 +68,7 @@ async fn a_failure_elects_another_and_everybody_is_answered() {
     let leader = weir.get("/page").spawn();
     hold.caught(1).await;
     let crowd: Vec<_> = (0..10).map(|_| weir.get("/page").spawn()).collect();
-    weir.get("/elsewhere").await;
+    weir.coalesces(10).await;
     hold.release();
     leader.await.unwrap().assert_code(500);
     let mut fine = 0;
@@ -96,7 +95,7 @@ async fn a_connection_that_dies_elects_another() {
     let leader = weir.get("/page").spawn();
     hold.caught(1).await;
     let crowd: Vec<_> = (0..10).map(|_| weir.get("/page").spawn()).collect();
-    weir.get("/elsewhere").await;
+    weir.coalesces(10).await;
     hold.release();
     assert!([200, 502].contains(&leader.await.unwrap().code()));
     for answer in crowd {
@@ -120,7 +119,7 @@ async fn a_fetch_without_an_answer_elects_another_for_those_who_wait() {
     let leader = weir.get("/page").spawn();
     hold.caught(1).await;
     let crowd: Vec<_> = (0..10).map(|_| weir.get("/page").spawn()).collect();
-    weir.get("/elsewhere").await;
+    weir.coalesces(10).await;
     hold.release();
     leader.await.unwrap().assert_code(502);
     for answer in crowd {
@@ -172,7 +171,7 @@ async fn those_who_waited_for_what_cannot_be_shared_go_side_by_side() {
     let leader = weir.get("/page").spawn();
     first.caught(1).await;
     let crowd: Vec<_> = (0..20).map(|_| weir.get("/page").spawn()).collect();
-    weir.get("/elsewhere").await;
+    weir.coalesces(20).await;
     let rest = origin.hold("GET /page");
     first.release();
     leader.await.unwrap().assert_code(200);
@@ -199,7 +198,7 @@ async fn those_who_waited_for_a_server_error_go_side_by_side() {
     let leader = weir.get("/page").spawn();
     first.caught(1).await;
     let crowd: Vec<_> = (0..10).map(|_| weir.get("/page").spawn()).collect();
-    weir.get("/elsewhere").await;
+    weir.coalesces(10).await;
     let rest = origin.hold("GET /page");
     first.release();
     leader.await.unwrap().assert_code(503);
@@ -288,7 +287,7 @@ async fn a_slow_body_is_shared_while_it_streams_or_after() {
     sender.send("one ".into()).await.unwrap();
     assert_eq!(leader.chunk().await.unwrap().unwrap(), "one ");
     let follower = weir.get("/page").spawn();
-    weir.get("/elsewhere").await;
+    weir.coalesces(1).await;
     sender.send("two".into()).await.unwrap();
     drop(sender);
     assert_eq!(leader.finish().await.unwrap().text(), "two");

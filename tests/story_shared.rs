@@ -46,17 +46,6 @@ async fn asked(weirs: &[Weir], result: &str) -> u64 {
     told.await.iter().sum()
 }
 
-/// Waits until an instance has looked `n` times into Redis: it then asks for the lock, or waits for it already.
-async fn looked(weir: &Weir, n: u64) {
-    let prefix = "weir_store_operations_total{tier=\"redis\",op=\"get\"";
-    eventually("an instance has looked into Redis", support::DEADLINE, async || {
-        let metrics = weir.operator().get("/metrics").await.text();
-        let counts = metrics.lines().filter_map(|l| l.strip_prefix(prefix)?.rsplit_once(' '));
-        counts.map(|(_, count)| count.parse::<u64>().unwrap()).sum::<u64>() >= n
-    })
-    .await;
-}
-
 /// One instance fetches `path`, held at the backend; the others wait for it.
 async fn one_fetches_others_wait(
     origin: &Origin,
@@ -68,7 +57,7 @@ async fn one_fetches_others_wait(
     hold.caught(1).await;
     for weir in &weirs[1..] {
         answers.push(weir.get(path).spawn());
-        looked(weir, 1).await;
+        weir.coalesces(1).await;
     }
     (hold, answers)
 }
@@ -119,9 +108,11 @@ async fn subjects_do_not_share() {
     let asking: Vec<_> =
         weirs.iter().flat_map(|weir| ["ann", "bob"].map(|who| (who, ask(weir, who)))).collect();
     hold.caught(2).await;
-    for weir in &weirs {
-        looked(weir, 2).await;
-    }
+    eventually("the others wait", support::DEADLINE, async || {
+        let waiting = weirs.iter().map(|weir| weir.figure("weir_coalesced_waiting"));
+        join_all(waiting).await.iter().flatten().sum::<f64>() == (asking.len() - 2) as f64
+    })
+    .await;
     hold.release();
     for (who, answer) in asking {
         assert_eq!(answer.await.unwrap().assert_code(200).text(), format!("for {who}"));
@@ -140,7 +131,7 @@ async fn a_holder_that_is_killed_costs_the_others_no_more_than_the_bound() {
     let mut answers = Vec::new();
     for weir in &weirs[1..] {
         answers.push(weir.get("/page").spawn());
-        looked(weir, 1).await;
+        weir.coalesces(1).await;
     }
     let killed = Instant::now();
     signal(weirs[0].pid(), "KILL");
@@ -232,7 +223,7 @@ async fn what_a_purge_has_overtaken_is_waited_for_by_nobody() {
     let old = weirs[1].get("/items/1").spawn();
     hold.caught(1).await;
     let early = weirs[2].get("/items/1").spawn();
-    looked(&weirs[2], 1).await;
+    weirs[2].coalesces(1).await;
     weirs[0].put("/items/1").body("{}").await.assert_code(200);
     for weir in [&weirs[2], &weirs[1], &weirs[0]] {
         let answer = within("nobody waits for the old", async { weir.get("/items/1").await }).await;
@@ -323,9 +314,9 @@ async fn the_client_that_leads_may_leave_while_its_instance_waits() {
     let first = weirs[0].get("/page").spawn();
     hold.caught(1).await;
     let leader = weirs[1].get("/page").and_leave_open().await;
-    looked(&weirs[1], 1).await;
+    weirs[1].coalesces(1).await;
     let crowd: Vec<_> = (0..10).map(|_| weirs[1].get("/page").spawn()).collect();
-    looked(&weirs[1], 11).await;
+    weirs[1].coalesces(11).await;
     drop(leader);
     weirs[1].get("/elsewhere").await;
     hold.release();
@@ -432,7 +423,7 @@ async fn over_a_cluster_too() {
         let first = weirs[0].get(&path).spawn();
         hold.caught(1).await;
         let second = weirs[1].get(&path).spawn();
-        looked(&weirs[1], n + 1).await;
+        weirs[1].coalesces(1).await;
         hold.release();
         for answer in [first, second] {
             let answer = within("both are answered", answer).await.unwrap();

@@ -17,12 +17,6 @@ async fn health(weir: &Weir) -> Value {
     weir.admin().get("/healthz").await.json()
 }
 
-async fn figure(weir: &Weir, name: &str) -> Option<f64> {
-    let text = weir.admin().get("/metrics").await.text();
-    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?;
-    Some(line.parse().expect("a number"))
-}
-
 /// Waits until health looks like this.
 async fn seen(weir: &Weir, what: &str, condition: impl Fn(&Value) -> bool) -> Value {
     eventually(what, DEADLINE, || async { condition(&health(weir).await) }).await;
@@ -51,17 +45,17 @@ async fn two_members_know_each_other_and_hold_leases() {
     }
     assert_eq!(ours["log"]["epoch"], theirs["log"]["epoch"]);
     assert_ne!(ours["log"]["member"], theirs["log"]["member"]);
-    assert_eq!(figure(&a, "weir_log_members").await, Some(2.0));
-    assert_eq!(figure(&a, "weir_log_lease_held").await, Some(1.0));
-    assert!(figure(&a, "weir_log_lease_seconds_left").await.unwrap() <= 0.3);
-    assert_eq!(figure(&a, "weir_log_epochs_total").await, Some(1.0));
+    assert_eq!(a.figure("weir_log_members").await, Some(2.0));
+    assert_eq!(a.figure("weir_log_lease_held").await, Some(1.0));
+    assert!(a.figure("weir_log_lease_seconds_left").await.unwrap() <= 0.3);
+    assert_eq!(a.figure("weir_log_epochs_total").await, Some(1.0));
     let stats = a.admin().get("/stats").await.json();
     assert_eq!((&stats["log"]["members"], &stats["log"]["held"]), (&json!(2), &json!(true)), "{stats}");
 
     a.operator().post("/purge").json(&json!({ "tag": "x:1" })).await.assert_code(200);
     let caught_up = |health: &Value| health["log"]["applied"] == 1 && health["log"]["lag"] == 0;
     seen(&b, "the purge has arrived", caught_up).await;
-    assert_eq!(figure(&b, "weir_log_end_sequence").await, Some(1.0));
+    assert_eq!(b.figure("weir_log_end_sequence").await, Some(1.0));
 }
 
 #[tokio::test]
@@ -76,14 +70,13 @@ async fn who_is_cut_off_says_so_once_and_once_that_it_is_back() {
     assert_eq!(away["log"]["lease_left_ms"], 0, "{away}");
     assert!(away["log"]["away_ms"].is_u64(), "{away}");
     assert!(!weir.get("/items/1").await.hit());
-    assert_eq!(figure(&weir, "weir_log_lease_held").await, Some(0.0));
-    assert!(figure(&weir, "weir_entries_void_total{reason=\"lease\"}").await.unwrap() >= 1.0);
-    eventually("the loss is in the log", DEADLINE, || async { weir.said().contains("the lease is lost") })
-        .await;
+    assert_eq!(weir.figure("weir_log_lease_held").await, Some(0.0));
+    assert!(weir.figure("weir_entries_void_total{reason=\"lease\"}").await.unwrap() >= 1.0);
+    weir.says("the lease is lost").await;
     redis.restart().await;
     let back = seen(&weir, "a lease is held", |health| health["status"] == "ok").await;
     assert_eq!((&back["log"]["held"], &back["log"]["away_ms"]), (&json!(true), &Value::Null), "{back}");
-    assert_eq!(figure(&weir, "weir_log_epochs_total").await, Some(2.0));
+    assert_eq!(weir.figure("weir_log_epochs_total").await, Some(2.0));
     let held = || weir.said().matches("a lease is held").count();
     eventually("the log says that it is back", DEADLINE, || async { held() == 2 }).await;
     assert_eq!(weir.said().matches("the lease is lost").count(), 1, "{}", weir.said());
@@ -117,9 +110,9 @@ async fn who_falls_silent_is_evicted_and_counted() {
     let gone = health(&b).await["log"]["member"].as_str().unwrap().to_owned();
     drop(b);
     seen(&a, "alone", |health| health["log"]["members"] == 1).await;
-    assert_eq!(figure(&a, "weir_log_evictions_total").await, Some(1.0));
-    let line = a.said();
-    let line = line.lines().find(|line| line.contains("has fallen silent")).expect("a line in the log");
+    assert_eq!(a.figure("weir_log_evictions_total").await, Some(1.0));
+    let said = a.says("has fallen silent").await;
+    let line = said.lines().find(|line| line.contains("has fallen silent")).expect("a line in the log");
     assert!(line.contains(&gone), "{line}");
 }
 
@@ -136,10 +129,10 @@ async fn what_is_owed_is_shown_until_it_is_paid() {
     );
     let owing = health(&weir).await;
     assert_eq!((&owing["status"], &owing["log"]["owed"]), (&json!("degraded"), &json!(1)), "{owing}");
-    assert_eq!(figure(&weir, "weir_log_owed_purges").await, Some(1.0));
+    assert_eq!(weir.figure("weir_log_owed_purges").await, Some(1.0));
     redis.restart().await;
     seen(&weir, "paid", |health| health["log"]["owed"] == 0 && health["status"] == "ok").await;
-    assert!(weir.said().contains("the purge log can be reached again"), "{}", weir.said());
+    weir.says("the purge log can be reached again").await;
     let answer = purge().await.assert_code(200).json();
     assert_eq!((&answer["applied"], &answer["owed"]), (&json!("everywhere"), &json!(false)));
 }
@@ -159,7 +152,7 @@ async fn memory_alone_is_in_order() {
         (&Value::Null, &Value::Null, &json!(1))
     );
     assert_eq!(
-        figure(&weir, "weir_log_members").await,
+        weir.figure("weir_log_members").await,
         None,
         "nothing is claimed about a log that is not there"
     );

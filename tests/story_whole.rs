@@ -55,7 +55,7 @@ async fn those_who_wait_for_a_body_that_breaks_off_notice_it_too() {
     let leader = tokio::spawn(weir.get("/page").attempt());
     hold.caught(1).await;
     let others: Vec<_> = (0..10).map(|_| tokio::spawn(weir.get("/page").attempt())).collect();
-    weir.get("/elsewhere").await;
+    weir.coalesces(10).await;
     hold.release();
     leader.await.unwrap().expect_err("the leader got the half");
     for other in others {
@@ -316,7 +316,7 @@ async fn a_client_that_leaves_mid_body_does_not_spoil_the_fill() {
     sender.send("all ".into()).await.unwrap();
     assert_eq!(opened.chunk().await.unwrap().unwrap(), "all ");
     let follower = weir.get("/page").spawn();
-    weir.get("/elsewhere").await;
+    weir.coalesces(1).await;
     drop(opened);
     // The proxy learns sooner or later that the client has left; the fill belongs to the flight and goes on.
     for piece in ["o", "f", " ", "i", "t"] {

@@ -343,6 +343,7 @@ impl Exchange {
         passenger: Passenger,
         waits: &mut Waits,
     ) -> Followed {
+        let _waiting = self.metrics.waiting();
         waits.count += 1;
         let now = self.clock.elapsed();
         let since = *waits.since.get_or_insert(now);

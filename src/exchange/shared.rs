@@ -167,6 +167,7 @@ impl Exchange {
         let until = self.clock.elapsed() + self.config.coalesce_timeout;
         let (mut listener, mut pause) = (None, FIRST_PAUSE);
         let (mut holders, mut holder, mut instead_of) = (0, String::new(), None);
+        let mut waiting = None;
         loop {
             self.outlive_purges(fetch);
             let held = match locks.ask(&name, &fetch.lead.stamp(), instead_of.as_deref()).await {
@@ -190,6 +191,7 @@ impl Exchange {
                 }
                 _ => {}
             }
+            waiting.get_or_insert_with(|| self.metrics.waiting());
             let Some(listener) = &mut listener else {
                 // What ended before this one listened was not heard: so it asks again.
                 listener = Some(locks.listen(&name));

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
@@ -69,7 +70,7 @@ impl Collector for Scrape {
         self.requests(&mut encoder)?;
         self.upstream(&mut encoder, &gauges)?;
         self.store(&mut encoder)?;
-        self.shared(&mut encoder)?;
+        self.coalescing(&mut encoder)?;
         self.purges(&mut encoder)?;
         self.coherence(&mut encoder, &gauges)?;
         state(&mut encoder, &gauges)
@@ -192,8 +193,11 @@ impl Scrape {
         Ok(())
     }
 
-    fn shared(&self, encoder: &mut DescriptorEncoder) -> fmt::Result {
-        let Inner { layout, slab, .. } = &*self.0;
+    fn coalescing(&self, encoder: &mut DescriptorEncoder) -> fmt::Result {
+        let Inner { layout, slab, waiting, .. } = &*self.0;
+        let help = "Requests, and refreshes behind answers, that wait for another's fetch.";
+        let mut out = family(encoder, "weir_coalesced_waiting", help, MetricType::Gauge)?;
+        out.gauge(NONE, waiting.load(Ordering::Relaxed) as f64)?;
         let help = "Fetches that asked the other instances first, by what came of it.";
         let mut out = family(encoder, "weir_shared_coalesce", help, MetricType::Counter)?;
         for result in SharedResult::ALL {

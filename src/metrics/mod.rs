@@ -13,6 +13,7 @@ mod slab;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -34,6 +35,8 @@ struct Inner {
     /// Reasons are static tokens of reason enums, so this map stays small.
     not_stored: Mutex<BTreeMap<&'static str, u64>>,
     gauges: Mutex<Gauges>,
+    /// Requests (and refreshes behind answers) that wait for another's fetch.
+    waiting: AtomicUsize,
 }
 
 /// Which store an operation was on.
@@ -212,6 +215,17 @@ pub struct LogGauges {
     pub open_intents: u64,
 }
 
+/// A request that waits for another's fetch.
+#[derive(Debug)]
+#[must_use]
+pub struct Waiting<'a>(&'a AtomicUsize);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// How requests ended since start, over all routes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Totals {
@@ -278,6 +292,7 @@ impl Metrics {
             slab: Slab::new(layout.cells()),
             not_stored: Mutex::default(),
             gauges: Mutex::new(Gauges { enabled: true, ready: true, ..Gauges::default() }),
+            waiting: AtomicUsize::new(0),
         }))
     }
 
@@ -325,6 +340,12 @@ impl Metrics {
         let cells = slab.mine();
         cells.add(layout.purges(owed), 1);
         cells.add(layout.purge_tags(), tags as u64);
+    }
+
+    /// A request waits for another's fetch, until this is dropped.
+    pub fn waiting(&self) -> Waiting<'_> {
+        self.0.waiting.fetch_add(1, Ordering::Relaxed);
+        Waiting(&self.0.waiting)
     }
 
     /// A fetch asked the other instances first.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use toml::{Table, Value};
 
-use super::{Ask, Client, DEADLINE, Origin, Redis, free_port, signal};
+use super::{Ask, Client, DEADLINE, Origin, Redis, eventually, free_port, signal};
 
 /// The admin token of every Weir that the rig starts.
 pub const ADMIN_TOKEN: &str = "a-token-for-the-stories-0123456789abcdef";
@@ -175,6 +175,26 @@ impl Weir {
         ["stderr", "stdout"]
             .map(|name| fs::read_to_string(self.dir.path().join(name)).unwrap_or_default())
             .concat()
+    }
+
+    /// Waits until it has written these words, and returns everything it wrote.
+    pub async fn says(&self, words: &str) -> String {
+        eventually(&format!("Weir says `{words}`"), DEADLINE, || async { self.said().contains(words) }).await;
+        self.said()
+    }
+
+    /// The value of one metric, by its name and labels as they are exposed.
+    pub async fn figure(&self, name: &str) -> Option<f64> {
+        let text = self.operator().get("/metrics").await.text();
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?;
+        Some(line.parse().expect("a number"))
+    }
+
+    /// Waits until this many requests wait for another's fetch.
+    pub async fn coalesces(&self, n: usize) {
+        let what = format!("{n} requests wait for another's fetch");
+        let waiting = async || self.figure("weir_coalesced_waiting").await == Some(n as f64);
+        eventually(&what, DEADLINE, waiting).await;
     }
 
     /// Asks on the traffic port.

@@ -68,9 +68,8 @@ impl Log {
         let state = state.ok_or_else(not_understood)?;
         self.heard(&state);
         for (waiting, seq) in batch.iter().zip(&state.seqs) {
-            // What took up a purge from outside was appended only if nobody was faster. Else the log's end is somebody
-            // else's event, and only the follower knows which.
-            if let What::Append { event, claim: None, .. } = &waiting.what
+            // Never 0, which stands for an event that was not appended: another had taken the purge up.
+            if let What::Append { event, .. } = &waiting.what
                 && self.coherence.view().applied.load(Ordering::Acquire) + 1 == *seq
             {
                 self.apply(state.epoch, *seq, event);
