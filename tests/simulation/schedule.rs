@@ -523,7 +523,7 @@ impl Stage {
 
     fn crash_for(self: &Rc<Stage>, host: usize, time: Micros) {
         let Some(exchange) = self.instance(host) else { return };
-        if self.settings[host].unreachable == UnreachableLog::Forward && exchange.log.waiting() > 0 {
+        if self.would_lose_debts(&exchange) {
             return;
         }
         self.ledger.count("instances crashed");
@@ -535,6 +535,11 @@ impl Stage {
         self.bury(&exchange);
         let stage = Rc::clone(self);
         self.world.after(time, move || stage.start(host));
+    }
+
+    /// Whether there is something that only this process knows to be purged (a hole).
+    fn would_lose_debts(&self, exchange: &Exchange) -> bool {
+        self.settings[exchange.log.host].unreachable == UnreachableLog::Forward && exchange.log.waiting() > 0
     }
 
     fn bury(&self, exchange: &Rc<Exchange>) {
@@ -590,7 +595,7 @@ impl Stage {
         self.world.after(self.lease * 3 / 2, move || {
             let mine = stage.instance(host).is_some_and(|e| Rc::ptr_eq(&e, &exchange));
             let hasty = stage.settings[host].sabotage == Some(Sabotage::LeavesWithMutationsOpen);
-            if !mine || (exchange.mutations() > 0 && !hasty) {
+            if !mine || ((exchange.mutations() > 0 || stage.would_lose_debts(&exchange)) && !hasty) {
                 return;
             }
             stage.bury(&exchange);

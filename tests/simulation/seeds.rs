@@ -16,6 +16,7 @@ pub const NAMED: &[(u64, &str)] = &[
         "a mutation of the dead is purged for when their silence has been seen for a lease, and not before",
     ),
     (3_221_840, "an instance that had not heard of a new epoch was taken for level with it"),
+    (3_371_275, "one that left was ended with debts that only it knew of: the second hole, by a clean stop"),
 ];
 
 /// Which seed misses which guard of the mirrored code, and the promise that it then sees broken.

@@ -7,6 +7,8 @@
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use redis::AsyncConnectionConfig;
+use redis::aio::MultiplexedConnection;
 use tempfile::TempDir;
 
 use super::{eventually, free_port, signal};
@@ -172,6 +174,14 @@ impl Redis {
         signal(self.pid(), "CONT");
     }
 
+    /// A connection to its database, for a slow machine.
+    pub async fn connection(&self) -> redis::RedisResult<MultiplexedConnection> {
+        let patient = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(super::DEADLINE))
+            .set_response_timeout(Some(super::DEADLINE));
+        redis::Client::open(self.url())?.get_multiplexed_async_connection_with_config(&patient).await
+    }
+
     /// Runs one command in its database over a connection of its own.
     pub async fn run<T: redis::FromRedisValue>(&self, words: &[&str]) -> T {
         let value = self.try_run(words).await.unwrap_or_else(|e| panic!("{words:?}: {e}"));
@@ -180,8 +190,7 @@ impl Redis {
 
     /// The same, when it may fail.
     pub async fn try_run(&self, words: &[&str]) -> redis::RedisResult<redis::Value> {
-        let client = redis::Client::open(self.url())?;
-        let mut connection = client.get_multiplexed_async_connection().await?;
+        let mut connection = self.connection().await?;
         let mut command = redis::cmd(words[0]);
         for word in &words[1..] {
             command.arg(word);

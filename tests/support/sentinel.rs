@@ -80,7 +80,8 @@ impl RedisWithSentinels {
     pub async fn failed_over(&self, old: usize) -> usize {
         let mut new = old;
         for sentinel in 0..self.sentinels.len() {
-            eventually("a sentinel names another primary", DEADLINE, || async {
+            // An election that a slow machine spoils is held again after twice the time of a failover.
+            eventually("a sentinel names another primary", 3 * DEADLINE, || async {
                 self.primary_by(sentinel).await != old
             })
             .await;
