@@ -3,7 +3,7 @@
 //! Nothing here asks what time it is; every moment comes in as an argument. HTTP dates have whole
 //! seconds, so a round trip through one loses the milliseconds.
 
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::HeaderValue;
 
@@ -30,10 +30,11 @@ impl Timestamp {
         self.0 / 1000
     }
 
-    /// Reads an HTTP date in any of its three formats (RFC 9110 §5.6.7); `None` when it is none of them
-    /// or lies before 1970.
+    /// Reads an HTTP date in any of its three formats (RFC 9110 §5.6.7), in any case and with any day of the week,
+    /// which says nothing that the date does not; `None` when it is none of them or lies before 1970.
     pub fn from_http_date(text: &str) -> Option<Timestamp> {
-        let moment = httpdate::parse_http_date(text.trim()).ok()?;
+        let text = text.trim();
+        let moment = httpdate::parse_http_date(text).ok().or_else(|| leniently(text))?;
         let elapsed = moment.duration_since(UNIX_EPOCH).ok()?;
         Some(Timestamp::default().plus(elapsed))
     }
@@ -49,6 +50,32 @@ impl Timestamp {
     }
 }
 
+const WEEK: [&str; 7] = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"];
+/// Longer than any date in the three formats.
+const LONGEST_DATE: usize = 40;
+
+/// A date whose letters are in another case, or whose day of the week is another.
+fn leniently(text: &str) -> Option<SystemTime> {
+    let written = text.find(|c: char| !c.is_ascii_alphabetic()).filter(|_| text.len() <= LONGEST_DATE)?;
+    let (day, date) = text.split_at(written);
+    // Short, or at full length.
+    let mut week = WEEK.iter().map(|name| if written == 3 { &name[..3] } else { name });
+    week.clone().find(|name| name.eq_ignore_ascii_case(day))?;
+    let date = capitalised(date).replace(" Gmt", " GMT");
+    week.find_map(|name| httpdate::parse_http_date(&format!("{name}{date}")).ok())
+}
+
+/// Each word with its first letter in upper case and the others in lower case.
+fn capitalised(text: &str) -> String {
+    let mut within = false;
+    let letter = |c: char| {
+        let first = c.is_ascii_alphabetic() && !within;
+        within = c.is_ascii_alphabetic();
+        if first { c.to_ascii_uppercase() } else { c.to_ascii_lowercase() }
+    };
+    text.chars().map(letter).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -61,6 +88,13 @@ mod tests {
             "Sunday, 06-Nov-94 08:49:37 GMT",
             "Sun Nov  6 08:49:37 1994",
             "  Sun, 06 Nov 1994 08:49:37 GMT ",
+            "SUN, 06 NOV 1994 08:49:37 gmt",
+            "sunday, 06-nov-94 08:49:37 Gmt",
+            "SuN nOv  6 08:49:37 1994",
+            // Said by the date already, and often wrong where it is made by hand.
+            "Mon, 06 Nov 1994 08:49:37 GMT",
+            "Tuesday, 06-Nov-94 08:49:37 GMT",
+            "Wed Nov  6 08:49:37 1994",
         ] {
             assert_eq!(Timestamp::from_http_date(text), Some(Timestamp(784_111_777_000)), "{text}");
         }
@@ -68,7 +102,23 @@ mod tests {
 
     #[test]
     fn what_is_no_date_is_none() {
-        for text in ["", "0", "-1", "now", "Sun, 06 Nov 1994 08:49:37", "Sun, 36 Nov 1994 08:49:37 GMT"] {
+        for text in [
+            "",
+            "0",
+            "-1",
+            "now",
+            "Sun, 06 Nov 1994 08:49:37",
+            "Sun, 36 Nov 1994 08:49:37 GMT",
+            "Fun, 06 Nov 1994 08:49:37 GMT",
+            "Su, 06 Nov 1994 08:49:37 GMT",
+            "Sundae, 06-Nov-94 08:49:37 GMT",
+            "Sun, 06 Nov 1994 08:49:37 UTC",
+            "Sun, 06 Nov 94 08:49:37 GMT",
+            "Sun 06 Nov 1994 08:49:37 GMT",
+            "Sun, 06-Nov-1994 08:49:37 GMT",
+            "Sun, 06 Nov 1994 8:49:37 GMT",
+            "Sun, 06 Nov 1994 08:49:37 GMT and more",
+        ] {
             assert_eq!(Timestamp::from_http_date(text), None, "{text}");
         }
         let binary = HeaderValue::from_bytes(b"\xff\xfe").unwrap();
