@@ -92,6 +92,7 @@ fn describe_keys(out: &mut String, config: &Config) {
 fn describe_routes(out: &mut String, config: &Config) {
     let unlisted = match config.policy.unlisted {
         Unlisted::Pass => "passes through",
+        Unlisted::Rfc if config.policy.rfc_route.public => "is cached as RFC 9111 says, credentials included",
         Unlisted::Rfc => "is cached as RFC 9111 says",
     };
     let _ = writeln!(out, "\nroutes, first match wins; everything else {unlisted}");

@@ -171,6 +171,14 @@ pub(crate) enum UnlistedMode {
     Rfc,
 }
 
+/// `defaults.credentials`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Credentials {
+    Bypass,
+    Rfc,
+}
+
 /// `origin`
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -185,6 +193,7 @@ pub(crate) enum Origin {
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Defaults {
     pub(crate) cache: Option<UnlistedMode>,
+    pub(crate) credentials: Option<Spanned<Credentials>>,
     pub(crate) ttl: Option<Spanned<Span>>,
     pub(crate) negative_ttl: Option<Spanned<Span>>,
     pub(crate) stale_while_revalidate: Option<Spanned<Span>>,
@@ -193,10 +202,13 @@ pub(crate) struct Defaults {
     pub(crate) jitter: Option<Spanned<f64>>,
     pub(crate) origin: Option<Spanned<Origin>>,
     pub(crate) client_refresh: Option<bool>,
+    pub(crate) store_set_cookie: Option<bool>,
+    pub(crate) store_errors: Option<bool>,
     pub(crate) subject: Option<Spanned<Subject>>,
     pub(crate) query: Option<Query>,
     pub(crate) ignore: Option<Vec<Text>>,
     pub(crate) vary: Option<Vec<Text>>,
+    pub(crate) target_list: Option<Vec<Text>>,
     pub(crate) max_body: Option<Spanned<Size>>,
     pub(crate) coalesce: Option<Spanned<Switch<Shared>>>,
 }
@@ -233,11 +245,13 @@ pub(crate) struct Route {
     pub(crate) origin: Option<Spanned<Origin>>,
     pub(crate) client_refresh: Option<bool>,
     pub(crate) store_set_cookie: Option<bool>,
+    pub(crate) store_errors: Option<bool>,
     pub(crate) subject: Option<Spanned<Subject>>,
     pub(crate) public: Option<Spanned<bool>>,
     pub(crate) query: Option<Query>,
     pub(crate) ignore: Option<Vec<Text>>,
     pub(crate) vary: Option<Vec<Text>>,
+    pub(crate) target_list: Option<Vec<Text>>,
     pub(crate) body: Option<Spanned<Body>>,
     pub(crate) tags: Option<Vec<Text>>,
     pub(crate) max_body: Option<Spanned<Size>>,

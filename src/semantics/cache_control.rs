@@ -9,12 +9,15 @@
 //! - a number too large to represent: 2^31 seconds (RFC 9111 §1.2.2);
 //! - a field list (`private="x"`) with a name that is none: the directive without its list;
 //! - a flag with a needless argument (`no-store=1`): the flag.
+//!
+//! Targeted fields (RFC 9213) say the same to some caches alone, as structured fields: strictly. One that cannot be
+//! parsed is not there; a lifetime that is no integer is zero; `no-store=?0` says nothing.
 
 use std::borrow::Cow;
 use std::time::Duration;
 
 use http::header::{CACHE_CONTROL, PRAGMA};
-use http::{HeaderMap, HeaderName};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::lists;
 
@@ -87,11 +90,46 @@ pub struct ResponseDirectives {
     pub stale_while_revalidate: Option<Duration>,
     /// `stale-if-error`.
     pub stale_if_error: Option<Duration>,
+    /// A targeted field said all this: then neither `Cache-Control` nor `Expires` counts (RFC 9213 §2.2).
+    pub targeted: bool,
 }
 
 impl ResponseDirectives {
-    /// Reads every `Cache-Control` line of a response. `Pragma` means nothing there (RFC 9111 §5.4).
-    pub fn of(response: &HeaderMap) -> ResponseDirectives {
+    /// What a response says to this cache: in the first of the targeted fields that is there, valid and not empty, else
+    /// in `Cache-Control`.
+    pub fn of(response: &HeaderMap, target_list: &[HeaderName]) -> ResponseDirectives {
+        let mut targeted = target_list.iter().filter_map(|name| ResponseDirectives::targeted(response, name));
+        targeted.next().unwrap_or_else(|| ResponseDirectives::untargeted(response))
+    }
+
+    /// Reads a targeted field.
+    fn targeted(response: &HeaderMap, name: &HeaderName) -> Option<ResponseDirectives> {
+        let lines: Vec<&[u8]> = response.get_all(name).into_iter().map(HeaderValue::as_bytes).collect();
+        let dictionary = match lines.as_slice() {
+            [] => return None,
+            lines => sfv::Parser::new(&lines.join(&b", "[..])).parse::<sfv::Dictionary>().ok()?,
+        };
+        let mut found = ResponseDirectives { targeted: true, ..ResponseDirectives::default() };
+        for (name, entry) in &dictionary {
+            let argument = match entry {
+                sfv::ListEntry::Item(item) => match &item.bare_item {
+                    sfv::BareItem::Boolean(false) => continue,
+                    sfv::BareItem::Boolean(true) => Argument::None,
+                    sfv::BareItem::Integer(n) => Argument::Text(Cow::Owned(n.to_string().into_bytes())),
+                    sfv::BareItem::String(text) if !is_lifetime(name.as_str()) => {
+                        Argument::Text(Cow::Borrowed(text.as_str().as_bytes()))
+                    }
+                    _ => Argument::Malformed,
+                },
+                sfv::ListEntry::InnerList(_) => Argument::Malformed,
+            };
+            found.take(name.as_str().as_bytes(), argument);
+        }
+        (!dictionary.is_empty()).then_some(found)
+    }
+
+    /// Reads every `Cache-Control` line. `Pragma` means nothing in a response (RFC 9111 §5.4).
+    fn untargeted(response: &HeaderMap) -> ResponseDirectives {
         let mut found = ResponseDirectives::default();
         each_directive(response, |name, argument| found.take(name, argument));
         found
@@ -114,6 +152,11 @@ impl ResponseDirectives {
             _ => {}
         }
     }
+}
+
+/// Directives whose argument is a number of seconds.
+fn is_lifetime(directive: &str) -> bool {
+    matches!(directive, "max-age" | "s-maxage" | "stale-while-revalidate" | "stale-if-error")
 }
 
 /// What a request's `Cache-Control` (or, without one, `Pragma`) says (RFC 9111 §5.2.1, RFC 5861 §4).

@@ -42,13 +42,14 @@ pub fn date_value(response: &HeaderMap, response_time: Timestamp) -> Timestamp {
 }
 
 /// `freshness_lifetime` as the backend states it (RFC 9111 §4.2.1): `s-maxage`, else `max-age`, else
-/// `Expires` less `Date`. `None` when it states nothing.
+/// `Expires` less `Date`. Beside a targeted field `Expires` does not count (RFC 9213 §2.2). `None` when it states nothing.
 pub fn explicit_lifetime(
     response: &HeaderMap,
     directives: &ResponseDirectives,
     response_time: Timestamp,
 ) -> Option<Duration> {
-    directives.s_maxage.or(directives.max_age).or_else(|| expires_lifetime(response, response_time))
+    let expires = || expires_lifetime(response, response_time).filter(|_| !directives.targeted);
+    directives.s_maxage.or(directives.max_age).or_else(expires)
 }
 
 /// `Expires` less `Date`. One that is no date (`0`) is in the past (RFC 9111 §5.3); of several the earliest counts.
@@ -153,7 +154,7 @@ mod tests {
         ];
         for (fields, expected) in table {
             let map = headers(fields);
-            let found = explicit_lifetime(&map, &ResponseDirectives::of(&map), NOW);
+            let found = explicit_lifetime(&map, &ResponseDirectives::of(&map, &[]), NOW);
             assert_eq!(found, expected.map(secs), "{fields:?}");
         }
     }
@@ -187,7 +188,7 @@ mod tests {
             }
             let initial = initial_age(&map, Timestamp(from), Timestamp(to));
             prop_assert!(initial <= LONGEST);
-            let _ = explicit_lifetime(&map, &ResponseDirectives::of(&map), Timestamp(to));
+            let _ = explicit_lifetime(&map, &ResponseDirectives::of(&map, &[]), Timestamp(to));
             let _ = heuristic_lifetime(&map, Timestamp(to));
         }
     }

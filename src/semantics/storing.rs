@@ -1,16 +1,16 @@
 //! May this response be stored, and for how long? (RFC 9111 §3, §4.2; DESIGN "Lifetimes")
 //!
 //! Some answers are kept in no mode, whatever anybody says: methods other than GET, POST and QUERY (that a POST is
-//! a read is its route's word, checked before), requests with `no-store`, 1xx, 206 and anything with `Content-Range`,
-//! 304, statuses about one request rather than its resource (407, 408, 425, 428, 429, 431; RFC 6585 §3–5), every 5xx
-//! (in `Honour` too: RFC 9111 would allow an explicit one), `Set-Cookie` unless `store_set_cookie`, `Vary: *`.
+//! a read is its route's word, checked before), requests with `no-store`, 1xx, 206 (and, but in
+//! `Honour`, anything with `Content-Range`), 304, statuses about one request rather than its resource (407, 408, 416, 425, 428, 429, 431; RFC 6585 §3–5), every 5xx
+//! unless `store_errors` (in `Honour` too), `Set-Cookie` unless `store_set_cookie`, `Vary: *`.
 //! Of the rest:
 //!
 //! | | `Stricter` | `Ignore` | `Honour` |
 //! |---|---|---|---|
 //! | 200 203 204 300 301 308 | the shorter of `ttl` and the backend's word | `ttl` | backend, else heuristic, else `ttl` |
 //! | 404 410 | the shorter of `negative_ttl` and the backend's word | `negative_ttl` | backend, else heuristic, else `negative_ttl` |
-//! | any other | the backend's explicit word, at most `ttl` | no | the backend's explicit word (405, 414: else heuristic) |
+//! | any other | the backend's explicit word, at most `ttl` | no | the backend's explicit word (405, 414, 501: else heuristic) |
 //! | `no-store`, `private` without subject, `must-understand` | obeyed | overruled | obeyed |
 //! | `Authorization`, neither subject nor public | no | no | by RFC 9111 §3.5 |
 //! | `no-cache` | validated on each use; without validator not stored | overruled | as `Stricter` |
@@ -18,20 +18,25 @@
 //! | `s-maxage` | stale only within the backend's own windows | overruled | never stale (RFC 9111 §5.2.2.10) |
 //! | SWR, SIE | backend's, else operator's | operator's | backend's, else operator's |
 //!
-//! "The backend's word" is `s-maxage`, else `max-age`, else `Expires`. A 404 or other status without the operator's
+//! "The backend's word" is `s-maxage`, else `max-age`, else `Expires`, all in the first targeted field of the target
+//! list that says anything, without regard to the other fields, else in `Cache-Control` and `Expires`. A 404 or other status without the operator's
 //! own lifetime is capped by `ttl` in `Stricter`. A response to POST gets no heuristic (RFC 9110 §9.3.3). Lifetimes
 //! count from age zero in every mode: a response that arrives with `Age: 200` under `ttl = "5m"` has 100 s left.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{AUTHORIZATION, CONTENT_RANGE, SET_COOKIE};
-use http::{HeaderMap, Method, StatusCode};
+use http::{HeaderMap, HeaderName, Method, StatusCode};
 
 use super::cache_control::{RequestDirectives, ResponseDirectives};
 use super::stored::Lifetimes;
 use super::timestamp::Timestamp;
 use super::vary::Vary;
 use super::{freshness, validation};
+
+/// The targeted field of caches that act for the origin (RFC 9213 §3).
+pub const CDN_CACHE_CONTROL: HeaderName = HeaderName::from_static("cdn-cache-control");
 
 /// Whose word counts when the backend and the operator disagree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -67,8 +72,12 @@ pub struct Terms {
     pub public: bool,
     /// Store answers that carry `Set-Cookie` (off by default; the field itself is then kept).
     pub store_set_cookie: bool,
+    /// Store server errors (5xx) for which the backend states a lifetime (off by default).
+    pub store_errors: bool,
     /// Client `no-cache`/`max-age` request directives are honoured (default true).
     pub client_refresh: bool,
+    /// The targeted fields that speak to this cache, the one that counts most first (RFC 9213 §2.2).
+    pub target_list: Arc<[HeaderName]>,
 }
 
 impl Default for Terms {
@@ -83,7 +92,9 @@ impl Default for Terms {
             per_subject: false,
             public: false,
             store_set_cookie: false,
+            store_errors: false,
             client_refresh: true,
+            target_list: [CDN_CACHE_CONTROL].into(),
         }
     }
 }
@@ -97,7 +108,7 @@ pub enum NotStored {
     RequestNoStore,
     /// The answer is a part of something (206, or `Content-Range`).
     Partial,
-    /// The answer is a server error (5xx), which is never kept.
+    /// The answer is a server error (5xx), and the route does not say `store_errors`.
     ServerError,
     /// No lifetime applies to this status: it is about one request, or the backend states no lifetime for it.
     Status,
@@ -173,7 +184,9 @@ impl NotStored {
             }
             NotStored::RequestNoStore => "the client sent Cache-Control: no-store",
             NotStored::Partial => "the answer is only a part (206 or Content-Range)",
-            NotStored::ServerError => "server errors (5xx) are never stored",
+            NotStored::ServerError => {
+                "server errors (5xx) are not stored; `store_errors = true` would where the backend gives a lifetime"
+            }
             NotStored::Status => {
                 "answers with this status are stored only if the backend gives a lifetime, or never"
             }
@@ -220,7 +233,7 @@ pub fn admit(
     storable(method, request, status, response, terms)?;
     let backend = match terms.origin {
         OriginMode::Ignore => ResponseDirectives::default(),
-        OriginMode::Stricter | OriginMode::Honour => ResponseDirectives::of(response),
+        OriginMode::Stricter | OriginMode::Honour => ResponseDirectives::of(response, &terms.target_list),
     };
     permitted(request, status, response, &backend, terms)?;
     let validator = validation::has_validator(response, response_time);
@@ -259,7 +272,7 @@ fn kind(status: StatusCode) -> Kind {
     match status.as_u16() {
         200 | 203 | 204 | 300 | 301 | 308 => Kind::Positive,
         404 | 410 => Kind::Negative,
-        ..200 | 304 | 407 | 408 | 425 | 428 | 429 | 431 => Kind::Never,
+        ..200 | 304 | 407 | 408 | 416 | 425 | 428 | 429 | 431 => Kind::Never,
         _ => Kind::Explicit,
     }
 }
@@ -272,9 +285,9 @@ fn is_understood(status: StatusCode) -> bool {
     )
 }
 
-/// Statuses that may have a heuristic lifetime (RFC 9110 §15.1), without those that are never stored here.
+/// Statuses that may have a heuristic lifetime (RFC 9110 §15.1), but for 206.
 fn is_heuristically_cacheable(status: StatusCode) -> bool {
-    matches!(kind(status), Kind::Positive | Kind::Negative) || matches!(status.as_u16(), 405 | 414)
+    matches!(kind(status), Kind::Positive | Kind::Negative) || matches!(status.as_u16(), 405 | 414 | 501)
 }
 
 /// What is kept in no mode, whatever anybody says.
@@ -291,10 +304,12 @@ fn storable(
     if RequestDirectives::of(request).no_store {
         return Err(NotStored::RequestNoStore);
     }
-    if status == StatusCode::PARTIAL_CONTENT || response.contains_key(CONTENT_RANGE) {
+    // Elsewhere `Content-Range` means nothing (RFC 9110 §14.4), which a backend that sends it may not know.
+    let part = response.contains_key(CONTENT_RANGE) && terms.origin != OriginMode::Honour;
+    if status == StatusCode::PARTIAL_CONTENT || part {
         return Err(NotStored::Partial);
     }
-    if status.as_u16() >= 500 {
+    if status.as_u16() >= 500 && !terms.store_errors {
         return Err(NotStored::ServerError);
     }
     if kind(status) == Kind::Never {

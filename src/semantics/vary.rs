@@ -1,8 +1,8 @@
 //! `Vary` and the selecting request fields (RFC 9111 §4.1, RFC 9110 §12.5.5).
 //!
 //! Two requests choose the same variant when every nominated field has the same normalised value:
-//! lines joined, space around the commas of list fields evened out, `Accept-Encoding` in its normal
-//! form. Nothing else is normalised; values that mean the same in other spellings are different variants,
+//! lines joined, space around the commas of list fields evened out, `Accept-Language` in lower case, `Accept-Encoding`
+//! in its normal form. Nothing else is normalised (not the order of languages, by which backends choose); values that mean the same in other spellings are different variants,
 //! which costs a fetch and never an answer. An unreadable `Vary` counts as `*`.
 
 use http::header::{ACCEPT, ACCEPT_CHARSET, ACCEPT_ENCODING, ACCEPT_LANGUAGE, VARY};
@@ -92,11 +92,20 @@ fn selecting_value(name: &HeaderName, request: &HeaderMap) -> Option<HeaderValue
         return fields::accept_encoding(request);
     }
     let is_list = *name == ACCEPT || *name == ACCEPT_LANGUAGE || *name == ACCEPT_CHARSET;
-    match sole(request, name) {
+    let value = match sole(request, name) {
         Some(only) if !is_list || !only.as_bytes().contains(&b',') => Some(only.clone()),
         _ if !request.contains_key(name) => None,
         _ => joined(name, request, is_list),
+    };
+    if *name == ACCEPT_LANGUAGE { value.map(in_lower_case) } else { value }
+}
+
+/// Language tags mean the same in any case (RFC 9110 §8.5.1).
+fn in_lower_case(value: HeaderValue) -> HeaderValue {
+    if !value.as_bytes().iter().any(u8::is_ascii_uppercase) {
+        return value;
     }
+    HeaderValue::from_bytes(&value.as_bytes().to_ascii_lowercase()).unwrap_or(value)
 }
 
 /// All lines as one (RFC 9110 §5.3), with one space after each comma of a list.
@@ -180,7 +189,7 @@ mod tests {
     #[test]
     fn requests_that_mean_the_same_match() {
         type Fields<'a> = &'a [(&'a str, &'a str)];
-        let table: [(&str, Fields<'_>, Fields<'_>, bool); 18] = [
+        let table: [(&str, Fields<'_>, Fields<'_>, bool); 22] = [
             ("accept", &[], &[], true),
             ("accept", &[], &[("accept", "a/b")], false),
             ("accept", &[("accept", "a/b")], &[], false),
@@ -189,6 +198,15 @@ mod tests {
             ("accept", &[("accept", "a/b"), ("accept", "c/d")], &[("accept", "a/b,c/d")], true),
             ("accept", &[("accept", "a/b,c/d")], &[("accept", "c/d,a/b")], false),
             ("accept-language", &[("accept-language", "de,en")], &[("accept-language", "de, en")], true),
+            (
+                "accept-language",
+                &[("accept-language", "de-AT, EN")],
+                &[("accept-language", "DE-at,en")],
+                true,
+            ),
+            ("accept-language", &[("accept-language", "de-AT")], &[("accept-language", "de-at")], true),
+            ("accept-language", &[("accept-language", "de, en")], &[("accept-language", "en, de")], false),
+            ("accept", &[("accept", "a/b;v=X")], &[("accept", "a/b;v=x")], false),
             ("x-v", &[("x-v", "1")], &[("x-v", "2")], false),
             ("x-v", &[("x-v", "1,2")], &[("x-v", "1, 2")], false),
             ("x-v", &[("x-v", "1"), ("x-v", "2")], &[("x-v", "1, 2")], true),

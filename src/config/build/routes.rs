@@ -10,7 +10,7 @@ use std::time::Duration;
 use http::{HeaderName, Method};
 use toml::Spanned;
 
-use super::super::file::{Defaults, File, Origin, Query, Route as Typed, Subject};
+use super::super::file::{Credentials, Defaults, File, Origin, Query, Route as Typed, Subject, UnlistedMode};
 use super::super::values::{Shared, Span, Switch, Text, show_size};
 use super::matching::PATTERN_FORM;
 use super::sections::KeyPart;
@@ -19,7 +19,7 @@ use crate::policy::path::PathTemplate;
 use crate::policy::query::QueryRules;
 use crate::policy::route::{Coalesce, IgnoredCredential, Matcher, Route};
 use crate::policy::subject::SubjectSpec;
-use crate::semantics::storing::{OriginMode, Terms};
+use crate::semantics::storing::{CDN_CACHE_CONTROL, OriginMode, Terms};
 
 /// The name under which unlisted traffic is cached with `[defaults] cache = "rfc"`.
 pub(super) const UNLISTED: &str = "unlisted";
@@ -50,10 +50,13 @@ struct Inherited<'a> {
     jitter: Option<&'a Spanned<f64>>,
     origin: Option<&'a Spanned<Origin>>,
     client_refresh: Option<bool>,
+    store_set_cookie: Option<bool>,
+    store_errors: Option<bool>,
     subject: Option<&'a Spanned<Subject>>,
     query: Option<&'a Query>,
     ignore: Option<&'a Vec<Text>>,
     vary: Option<&'a Vec<Text>>,
+    target_list: Option<&'a Vec<Text>>,
     max_body: Option<&'a Spanned<super::Size>>,
     coalesce: Option<&'a Spanned<Switch<Shared>>>,
 }
@@ -74,10 +77,13 @@ impl<'a> Inherited<'a> {
             jitter: either!(jitter),
             origin: either!(origin),
             client_refresh: either!(client_refresh).copied(),
+            store_set_cookie: either!(store_set_cookie).copied(),
+            store_errors: either!(store_errors).copied(),
             subject: either!(subject),
             query: either!(query),
             ignore: either!(ignore),
             vary: either!(vary),
+            target_list: either!(target_list),
             max_body: either!(max_body),
             coalesce: either!(coalesce),
         }
@@ -145,8 +151,7 @@ impl Builder<'_, '_> {
         if cache {
             self.check_methods(&matcher, typed.pattern.as_ref());
         }
-        let terms =
-            Terms { public, store_set_cookie: typed.store_set_cookie.unwrap_or(false), ..base.terms.clone() };
+        let terms = Terms { public, ..base.terms.clone() };
         let route =
             Route { name: name.into(), matcher, cache, terms, public, any_host, body_key, tags, ..base };
         RoutePart { route: Some(route), ..part }
@@ -213,7 +218,23 @@ impl Builder<'_, '_> {
         };
         let (base, _) = self.base_route(&from, keys, max_body);
         let terms = Terms { ttl: None, negative_ttl: None, origin: OriginMode::Honour, ..base.terms.clone() };
-        Route { index, terms, jitter: 0.0, ..base }
+        let by_rfc = file.defaults.credentials.as_ref().filter(|c| *c.get_ref() == Credentials::Rfc);
+        if let Some(typed) = by_rfc {
+            if file.defaults.cache != Some(UnlistedMode::Rfc) {
+                self.warn(
+                    &typed.span(),
+                    "`credentials = \"rfc\"` is idle: it is about unlisted traffic under `cache = \"rfc\"`",
+                );
+            } else if file.defaults.subject.as_ref().is_some_and(|s| !matches!(s.get_ref(), Subject::Word(_)))
+            {
+                self.warn(
+                    &typed.span(),
+                    "with `credentials = \"rfc\"` the `subject` does not count for unlisted traffic",
+                )
+                .help("leave `credentials` out to keep answers per subject");
+            }
+        }
+        Route { index, terms, jitter: 0.0, public: by_rfc.is_some(), ..base }
     }
 
     fn route_name(
@@ -275,7 +296,11 @@ impl Builder<'_, '_> {
             keep: self.window(from.keep, Duration::ZERO).unwrap_or(secs(60)),
             origin,
             client_refresh: from.client_refresh.unwrap_or(true),
-            ..Terms::default()
+            store_set_cookie: from.store_set_cookie.unwrap_or(false),
+            store_errors: from.store_errors.unwrap_or(false),
+            target_list: from.target_list.map_or_else(default_target_list, |given| self.target_list(given)),
+            per_subject: false,
+            public: false,
         };
         let jitter = from.jitter.map_or(0.0, |j| *j.get_ref());
         if let Some(typed) = from.jitter.filter(|_| !(0.0..=0.5).contains(&jitter)) {
@@ -403,6 +428,20 @@ impl Builder<'_, '_> {
         }
     }
 
+    fn target_list(&mut self, given: &[Text]) -> Arc<[HeaderName]> {
+        let mut all = Vec::new();
+        for typed in given.iter().filter(|t| !self.reported(&t.span())).collect::<Vec<_>>() {
+            if typed.get_ref().eq_ignore_ascii_case("cache-control") {
+                self.error(&typed.span(), "`Cache-Control` speaks to every cache")
+                    .allowed("names of targeted fields (RFC 9213), such as \"CDN-Cache-Control\"")
+                    .help("it counts wherever no targeted field says anything");
+            } else if let Some(name) = self.header_name(typed) {
+                all.push(name);
+            }
+        }
+        all.into()
+    }
+
     fn vary(&mut self, given: &[Text]) -> Vec<HeaderName> {
         let mut all = Vec::new();
         for typed in given.iter().filter(|t| !self.reported(&t.span())).collect::<Vec<_>>() {
@@ -415,6 +454,10 @@ impl Builder<'_, '_> {
         }
         all
     }
+}
+
+fn default_target_list() -> Arc<[HeaderName]> {
+    [CDN_CACHE_CONTROL].into()
 }
 
 fn coalesce(given: Option<&Spanned<Switch<Shared>>>) -> Coalesce {

@@ -12,7 +12,7 @@ fn lines(lines: &[&str]) -> HeaderMap {
 }
 
 fn response(line: &str) -> ResponseDirectives {
-    ResponseDirectives::of(&lines(&[line]))
+    ResponseDirectives::of(&lines(&[line]), &[])
 }
 
 fn request(line: &str) -> RequestDirectives {
@@ -21,6 +21,61 @@ fn request(line: &str) -> RequestDirectives {
 
 fn seconds(n: u64) -> Option<Duration> {
     Some(Duration::from_secs(n))
+}
+
+/// A response with targeted fields.
+fn fields(fields: &[(&'static str, &str)]) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    for (name, value) in fields {
+        headers.append(*name, HeaderValue::from_str(value).unwrap());
+    }
+    headers
+}
+
+const TARGETS: [HeaderName; 2] =
+    [HeaderName::from_static("weir-cache-control"), HeaderName::from_static("cdn-cache-control")];
+
+#[test]
+fn the_first_targeted_field_that_says_something_is_all_that_counts() {
+    let lifetime = |response: &[(&'static str, &str)]| {
+        let found = ResponseDirectives::of(&fields(response), &TARGETS);
+        (found.max_age.map(|age| age.as_secs()), found.targeted)
+    };
+    let (cc, cdn, weir) = ("cache-control", "cdn-cache-control", "weir-cache-control");
+    let table: [(&[(&'static str, &str)], (Option<u64>, bool)); 16] = [
+        (&[(cc, "max-age=1")], (Some(1), false)),
+        (&[(cc, "max-age=1"), (cdn, "max-age=2")], (Some(2), true)),
+        (&[(cc, "max-age=1"), (cdn, "max-age=2"), (weir, "max-age=3")], (Some(3), true)),
+        (&[(cc, "max-age=1"), (cdn, "must-revalidate")], (None, true)),
+        (&[(cdn, "max-age=2"), (cdn, "no-store")], (Some(2), true)),
+        // Whose name is on nobody's list.
+        (&[(cc, "max-age=1"), ("surrogate-control", "max-age=2")], (Some(1), false)),
+        // Nothing, or nothing that can be parsed: as if it were not there.
+        (&[(cc, "max-age=1"), (cdn, "")], (Some(1), false)),
+        (&[(cc, "max-age=1"), (cdn, "max-age=2, &&&")], (Some(1), false)),
+        (&[(cc, "max-age=1"), (cdn, "Max-Age=2")], (Some(1), false)),
+        (&[(cc, "max-age=1"), (cdn, "max-age =2")], (Some(1), false)),
+        (&[(cc, "max-age=1"), (weir, "&"), (cdn, "max-age=2")], (Some(2), true)),
+        // Valid, but no lifetime: none at all.
+        (&[(cc, "max-age=1"), (cdn, "max-age=\"2\"")], (Some(0), true)),
+        (&[(cc, "max-age=1"), (cdn, "max-age=2.5")], (Some(0), true)),
+        (&[(cc, "max-age=1"), (cdn, "max-age=-2")], (Some(0), true)),
+        (&[(cc, "max-age=1"), (cdn, "max-age=(1 2)")], (Some(0), true)),
+        (&[(cdn, "max-age=999999999999;why=x")], (Some(1 << 31), true)),
+    ];
+    for (response, expected) in table {
+        assert_eq!(lifetime(response), expected, "{response:?}");
+    }
+}
+
+#[test]
+fn targeted_flags_and_scopes() {
+    let of = |line| ResponseDirectives::of(&fields(&[("cdn-cache-control", line)]), &TARGETS);
+    assert!(of("no-store").no_store && of("no-store=1").no_store && !of("no-store=?0, public").no_store);
+    assert_eq!(of("no-cache").no_cache, Scope::Whole);
+    assert_eq!(of("no-cache=\"set-cookie\"").no_cache, Scope::Fields(vec![SET_COOKIE]));
+    assert_eq!(of("private=set-cookie").private, Scope::Whole, "a token is no list of fields");
+    assert_eq!(of("foo, max-age=5, s-maxage=9").s_maxage, seconds(9));
 }
 
 #[test]
@@ -66,7 +121,7 @@ fn lifetimes_however_they_are_written() {
 
 #[test]
 fn every_line_counts() {
-    let found = ResponseDirectives::of(&lines(&["max-age=60", "NO-STORE", "s-maxage=5, max-age=10"]));
+    let found = ResponseDirectives::of(&lines(&["max-age=60", "NO-STORE", "s-maxage=5, max-age=10"]), &[]);
     assert!(found.no_store);
     assert_eq!((found.max_age, found.s_maxage), (seconds(10), seconds(5)));
 }
@@ -160,7 +215,7 @@ proptest! {
                 headers.append(PRAGMA, value);
             }
         }
-        let found = ResponseDirectives::of(&headers);
+        let found = ResponseDirectives::of(&headers, &[]);
         for given in [found.max_age, found.s_maxage, found.stale_if_error, found.stale_while_revalidate] {
             prop_assert!(given.unwrap_or_default() <= LONGEST);
         }

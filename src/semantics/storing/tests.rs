@@ -130,11 +130,12 @@ fn what_no_mode_keeps() {
         for status in [500, 501, 502, 503, 504, 599, 600, 999] {
             assert_eq!(answer(status, &[grant], &terms), Err(NotStored::ServerError), "{mode:?} {status}");
         }
-        for status in [100, 101, 103, 304, 407, 408, 425, 428, 429, 431] {
+        for status in [100, 101, 103, 304, 407, 408, 416, 425, 428, 429, 431] {
             assert_eq!(answer(status, &[grant], &terms), Err(NotStored::Status), "{mode:?} {status}");
         }
         assert_eq!(answer(206, &[grant], &terms), Err(NotStored::Partial));
-        assert_eq!(answer(200, &[grant, ("content-range", "bytes 0-1/2")], &terms), Err(NotStored::Partial));
+        let ranged = answer(200, &[grant, ("content-range", "bytes 0-1/2")], &terms);
+        assert_eq!(ranged.err(), (mode != Honour).then_some(NotStored::Partial), "{mode:?}");
         assert_eq!(answer(200, &[grant, ("set-cookie", "a=b")], &terms), Err(NotStored::SetCookie));
         assert_eq!(answer(200, &[grant, ("vary", "accept, *")], &terms), Err(NotStored::VaryAny));
         assert_eq!(answer(200, &[grant, ("vary", "(")], &terms), Err(NotStored::VaryAny));
@@ -143,6 +144,57 @@ fn what_no_mode_keeps() {
         let cookies = Terms { store_set_cookie: true, ..terms };
         assert!(answer(200, &[grant, ("set-cookie", "a=b")], &cookies).is_ok());
     }
+}
+
+#[test]
+fn server_errors_are_kept_by_leave_and_for_as_long_as_the_backend_says() {
+    let modified = [("last-modified", &*ago(1000))];
+    let table: [(u16, Fields<'_>, [Result<u64, NotStored>; 3]); 7] = [
+        (500, &[], [Err(NotStored::Status); 3]),
+        (503, &cc("max-age=100"), [Ok(100), Err(NotStored::Status), Ok(100)]),
+        (503, &cc("max-age=1000"), [Ok(300), Err(NotStored::Status), Ok(1000)]),
+        (503, &modified, [Err(NotStored::Status); 3]),
+        (501, &modified, [Err(NotStored::Status), Err(NotStored::Status), Ok(100)]),
+        (
+            503,
+            &cc("no-store, max-age=100"),
+            [Err(NotStored::NoStore), Err(NotStored::Status), Err(NotStored::NoStore)],
+        ),
+        (
+            599,
+            &cc("must-understand, max-age=100"),
+            [Err(NotStored::MustUnderstand), Err(NotStored::Status), Err(NotStored::MustUnderstand)],
+        ),
+    ];
+    for (status, response, expected) in table {
+        for (mode, expected) in MODES.into_iter().zip(expected) {
+            let terms = Terms { store_errors: true, ..terms(mode) };
+            assert_eq!(fresh(status, response, &terms), expected, "{status} {response:?} {mode:?}");
+        }
+    }
+}
+
+#[test]
+fn what_is_targeted_counts_instead_of_the_rest() {
+    let later = Timestamp(NOW.0 + 60_000).to_http_date();
+    let table: [(Fields<'_>, [Result<u64, NotStored>; 3]); 5] = [
+        (&[("cdn-cache-control", "max-age=100"), ("cache-control", "no-store")], [Ok(100), Ok(300), Ok(100)]),
+        (
+            &[("cdn-cache-control", "no-store"), ("cache-control", "max-age=100")],
+            [Err(NotStored::NoStore), Ok(300), Err(NotStored::NoStore)],
+        ),
+        (&[("cdn-cache-control", "max-age=100"), ("expires", &later)], [Ok(100), Ok(300), Ok(100)]),
+        // Nothing is said about a lifetime then: the operator's.
+        (&[("cdn-cache-control", "public"), ("expires", &later)], [Ok(300), Ok(300), Ok(300)]),
+        (&[("cdn-cache-control", "&"), ("cache-control", "max-age=100")], [Ok(100), Ok(300), Ok(100)]),
+    ];
+    for (response, expected) in table {
+        for (mode, expected) in MODES.into_iter().zip(expected) {
+            assert_eq!(fresh(200, response, &terms(mode)), expected, "{response:?} {mode:?}");
+        }
+    }
+    let others = Terms { target_list: [].into(), ..terms(Honour) };
+    assert_eq!(fresh(200, &[("cdn-cache-control", "max-age=100")], &others), Ok(300));
 }
 
 #[test]
@@ -389,7 +441,7 @@ prop_compose! {
     fn any_terms()(
         ttl in proptest::option::of(0..1000u64), negative in proptest::option::of(0..1000u64),
         swr in proptest::option::of(0..1000u64), keep in 0..1000u64, mode in 0..3usize,
-        per_subject: bool, public: bool, store_set_cookie: bool,
+        per_subject: bool, public: bool, store_set_cookie: bool, store_errors: bool,
     ) -> Terms {
         Terms {
             ttl: ttl.map(secs),
@@ -401,7 +453,8 @@ prop_compose! {
             per_subject,
             public,
             store_set_cookie,
-            client_refresh: true,
+            store_errors,
+            ..Terms::default()
         }
     }
 }
@@ -428,11 +481,12 @@ proptest! {
         let code = StatusCode::from_u16(status).unwrap();
         let verdict = admit(&Method::GET, &request, code, &response, Timestamp(from), Timestamp(to), &terms);
         if let Ok(lifetimes) = verdict {
-            prop_assert!((200..500).contains(&status) && status != 206 && status != 304);
+            prop_assert!(status >= 200 && status != 206 && status != 304);
+            prop_assert!(status < 500 || terms.store_errors);
             prop_assert!(terms.store_set_cookie || !response.contains_key(SET_COOKIE));
             prop_assert!(lifetimes.gone_after() > Duration::ZERO);
             if terms.origin != Ignore {
-                let backend = ResponseDirectives::of(&response);
+                let backend = ResponseDirectives::of(&response, &[]);
                 prop_assert!(!backend.no_store || backend.must_understand);
                 prop_assert!(terms.per_subject || !backend.private.reaches(&response));
             }
