@@ -20,6 +20,7 @@ pub mod cli;
 pub mod coherence;
 pub mod config;
 pub mod exchange;
+pub mod interim;
 pub mod metrics;
 pub mod policy;
 pub mod semantics;

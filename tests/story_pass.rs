@@ -209,6 +209,40 @@ async fn trailers_pass_both_ways() {
 }
 
 #[tokio::test]
+async fn early_hints_go_to_the_client_that_the_backend_is_asked_for() {
+    let origin = RawOrigin::start(|mut stream| async move {
+        RawOrigin::read_head(&mut stream).await;
+        let answer = "HTTP/1.1 103 Early Hints\r\nlink: </a>\r\nx-hint: 1\r\n\r\n\
+                      HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+        drop(stream.write_all(answer.as_bytes()).await);
+    })
+    .await;
+    let text = "[[route]]\nname = \"page\"\nmatch = \"GET /page\"\nttl = \"5m\"";
+    let weir = WeirConfig::new(text).upstream(&origin.url()).start().await;
+    for (request, hinted) in
+        [("GET /other", true), ("POST /other", true), ("GET /page", true), ("GET /page", false)]
+    {
+        let mut socket = tokio::net::TcpStream::connect(weir.addr()).await.unwrap();
+        let head = format!("{request} HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+        socket.write_all(head.as_bytes()).await.unwrap();
+        let mut all = String::new();
+        within("a whole answer", socket.read_to_string(&mut all)).await.unwrap();
+        let last = match all
+            .strip_prefix("HTTP/1.1 103 Early Hints\r\nlink: </a>\r\nx-hint: 1\r\nvia: 1.1 weir\r\n\r\n")
+        {
+            Some(rest) if hinted => rest,
+            None if !hinted => &all,
+            _ => panic!("{request}: {all}"),
+        };
+        assert!(last.starts_with("HTTP/1.1 200 OK\r\n") && last.ends_with("\r\n\r\nok"), "{request}: {all}");
+        assert!(
+            !last.contains("x-hint"),
+            "what was said before is no part of the response: {request}: {all}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn a_websocket_echoes_through() {
     let origin = RawOrigin::start(|stream| async move {
         let Ok(mut socket) = tokio_tungstenite::accept_async(stream).await else { return };

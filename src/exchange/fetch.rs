@@ -24,6 +24,7 @@ use super::wanted::Wanted;
 use super::{Exchange, forwarded};
 use crate::body::Body;
 use crate::coherence::Liveness;
+use crate::interim::Interim;
 use crate::policy::json::parse_strict;
 use crate::policy::tags::Json;
 use crate::semantics::cache_control::RequestDirectives;
@@ -58,6 +59,8 @@ pub(crate) struct Fetch {
     pub(crate) wanted: Arc<Wanted>,
     pub(crate) lead: Lead,
     pub(crate) validator: Option<Validator>,
+    /// Hears what comes before the response.
+    pub(crate) interim: Interim,
 }
 
 /// When a request went, with which fields, and when its response came.
@@ -112,9 +115,10 @@ impl Fetch {
     async fn send(&mut self) -> (Result<Response<Body>, Failure>, Sent) {
         loop {
             let validator = self.validator.as_ref();
-            let request = self
+            let mut request = self
                 .wanted
                 .upstream_request(&self.exchange, validator.map(|v| (&v.entry.response, v.purged)));
+            request.extensions_mut().insert(self.interim.clone());
             let fields = request.headers().clone();
             let (began, request_time) = (self.exchange.clock.elapsed(), self.exchange.clock.now());
             let result = self.exchange.upstream.send(request).await;

@@ -36,6 +36,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::body::Body;
 use crate::config::ExchangeConfig;
+use crate::interim::Interim;
 use crate::metrics::Metrics;
 use crate::policy::key::CacheKey;
 use crate::policy::route::{Route, request_host};
@@ -117,6 +118,7 @@ pub(crate) struct Inbound {
     host: String,
     /// Read from `Clock::elapsed` after it had arrived.
     arrived: Duration,
+    interim: Interim,
 }
 
 impl Exchange {
@@ -250,7 +252,7 @@ struct Logged<'a> {
 }
 
 impl Handler for Arc<Exchange> {
-    async fn handle(&self, request: Request<Incoming>, peer: Peer) -> Response<Body> {
+    async fn handle(&self, request: Request<Incoming>, peer: Peer, interim: Interim) -> Response<Body> {
         let started = self.clock.elapsed();
         let (mut parts, incoming) = request.into_parts();
         if let Some(response) = self.probe(&parts) {
@@ -265,7 +267,7 @@ impl Handler for Arc<Exchange> {
         let (method, path) = (parts.method.clone(), parts.uri.path().to_owned());
         let host = request_host(&parts);
         let body = if incoming.is_end_stream() { Body::Empty } else { Body::stream(incoming) };
-        let answer = self.choose(Inbound { parts, body, peer, host, arrived: started }).await;
+        let answer = self.choose(Inbound { parts, body, peer, host, arrived: started, interim }).await;
         self.finish(answer, &Logged { started, peer, method: &method, path: &path, id: &id })
     }
 }

@@ -102,7 +102,9 @@ const NOTHING: Said<'_> = Said { headers: None, json: None };
 
 impl Exchange {
     /// Forwards an unsafe request and purges what its rules (and RFC 9111 §4.4) name.
-    pub(crate) async fn mutate(self: &Arc<Self>, inbound: Inbound) -> Answer {
+    pub(crate) async fn mutate(self: &Arc<Self>, mut inbound: Inbound) -> Answer {
+        let interim = std::mem::take(&mut inbound.interim).listen(&self.via).await;
+        inbound.parts.extensions.insert(interim);
         let exchange = Arc::clone(self);
         // Spawned: a client that leaves drops only the handle.
         match self.tasks.spawn(async move { exchange.carry_out(inbound).await }).await {

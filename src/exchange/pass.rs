@@ -26,7 +26,8 @@ impl Exchange {
         forward: Forward,
         detail: &'static str,
     ) -> Answer {
-        let Inbound { mut parts, body, peer, .. } = inbound;
+        let Inbound { mut parts, body, peer, interim, .. } = inbound;
+        parts.extensions.insert(interim.listen(&self.via).await);
         let (method, path) = (parts.method.clone(), parts.uri.path().to_owned());
         let wish = Wish::take(&mut parts);
         self.make_forwardable(&mut parts, peer);

@@ -24,6 +24,7 @@ use super::wanted::{Unwanted, Wanted};
 use super::{Exchange, Inbound};
 use crate::body::Body;
 use crate::coherence::{Liveness, Void};
+use crate::interim::Interim;
 use crate::policy::key::CacheKey;
 use crate::policy::route::{Coalesce, RouteMatch};
 use crate::semantics::cache_status::{CacheStatus, Forward, Outcome, ttl_seconds};
@@ -241,6 +242,7 @@ impl Exchange {
             peer: wanted.peer,
             host: String::new(),
             arrived: wanted.arrived,
+            interim: wanted.interim.clone(),
         };
         let mut answer = self.pass(inbound, None, need.forward, detail).await;
         if answer.outcome == Outcome::Pass {
@@ -269,6 +271,7 @@ impl Exchange {
             wanted: Arc::clone(&wanted),
             lead,
             validator: need.validator.clone(),
+            interim: wanted.interim.clone().listen(&self.via).await,
         };
         let arrived = match self.begin(fetch, need.forward).await {
             Begun::Fetched(arrived) => arrived,
@@ -443,6 +446,7 @@ impl Exchange {
                 wanted: Arc::clone(wanted),
                 lead,
                 validator: need.validator,
+                interim: Interim::default(),
             };
             self.begin_behind(fetch);
         }

@@ -10,6 +10,7 @@ use http_body::Body as _;
 use super::buffer::{Buffered, read_up_to};
 use super::{Exchange, Inbound, forwarded, pass::origin_form};
 use crate::body::Body;
+use crate::interim::Interim;
 use crate::policy::json::parse_strict;
 use crate::policy::key::{CacheKey, KeyParts};
 use crate::policy::path::{self, PathParams, UnsafePath};
@@ -41,6 +42,7 @@ pub(crate) struct Wanted {
     pub(crate) body: Option<Bytes>,
     /// When it arrived, on `Clock::elapsed`: what it may be answered with is judged by that.
     pub(crate) arrived: Duration,
+    pub(crate) interim: Interim,
 }
 
 /// Why the cache does not take part.
@@ -70,11 +72,11 @@ impl Exchange {
         };
         let query = route.query.normalise(inbound.parts.uri.query());
         let key = self.key(&inbound, &route, &path, &query, &subject, body.as_ref());
-        let Inbound { parts, peer, arrived, .. } = inbound;
+        let Inbound { parts, peer, arrived, interim, .. } = inbound;
         // What nobody in particular gets, everybody without credentials may get: then `private` is an obstacle.
         let terms =
             Terms { per_subject: route.terms.per_subject && !subject.anonymous, ..route.terms.clone() };
-        Ok(Wanted { route, params, parts, peer, path, query, subject, terms, key, body, arrived })
+        Ok(Wanted { route, params, parts, peer, path, query, subject, terms, key, body, arrived, interim })
     }
 
     /// The cache takes no part, whatever the body says; but a body may still say that something is to be purged.

@@ -23,6 +23,7 @@ use super::check::{ambiguous, problem, settle};
 use super::wire::{Protocol, Wire};
 use super::{Handler, Hold, Peer, Phase, ServerLimits};
 use crate::body::Body;
+use crate::interim::{Interim, Line};
 
 /// hyper's smallest read buffer.
 const SMALLEST_BUFFER: usize = 8192;
@@ -51,7 +52,8 @@ pub(super) async fn serve<H: Handler>(
         tracing::debug!(%error, "TCP_NODELAY was refused");
     }
     let activity = Activity::new(limits.header_timeout, limits.idle_timeout);
-    let mut wire = Wire::new(stream, activity.clone());
+    let line = Arc::<Line>::default();
+    let mut wire = Wire::new(stream, activity.clone(), line.clone());
     let protocol = tokio::select! {
         biased;
         sniffed = timeout(limits.header_timeout, wire.sniff()) => match sniffed {
@@ -61,8 +63,11 @@ pub(super) async fn serve<H: Handler>(
         },
         _ = phase.wait_for(|phase| *phase != Phase::Serving) => return,
     };
-    let service =
-        service_fn(|request| answer(handler.clone(), peer, hold.clone(), activity.clone(), request));
+    let service = service_fn(|request: Request<Incoming>| {
+        // Only here is it known whether all before it has been written.
+        let interim = if request.version() == Version::HTTP_11 { line.begin() } else { Interim::default() };
+        answer(handler.clone(), peer, hold.clone(), activity.clone(), interim, request)
+    });
     let ended = match protocol {
         Protocol::Http1 => {
             let connection =
@@ -116,6 +121,7 @@ async fn answer<H: Handler>(
     peer: Peer,
     hold: Hold,
     activity: Arc<Activity>,
+    interim: Interim,
     mut request: Request<Incoming>,
 ) -> Result<Response<Answer>, Infallible> {
     let exchange = activity.exchange();
@@ -132,7 +138,7 @@ async fn answer<H: Handler>(
             if request.headers().contains_key(UPGRADE) {
                 request.extensions_mut().insert(hold);
             }
-            match AssertUnwindSafe(handler.handle(request, peer)).catch_unwind().await {
+            match AssertUnwindSafe(handler.handle(request, peer, interim.clone())).catch_unwind().await {
                 Ok(response) => response,
                 Err(panic) => {
                     tracing::error!(client = %peer.addr, panic = panic_text(&*panic), "the handler panicked");
@@ -142,6 +148,7 @@ async fn answer<H: Handler>(
             }
         }
     };
+    interim.end();
     // Weir's own version, whatever the upstream's; hyper lowers it for older clients.
     *response.version_mut() = Version::HTTP_11;
     if version == Version::HTTP_10

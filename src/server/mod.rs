@@ -33,6 +33,7 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 
 use crate::body::Body;
+use crate::interim::Interim;
 
 /// Limits of one listener.
 #[derive(Debug, Clone)]
@@ -59,8 +60,13 @@ pub struct Peer {
 
 /// Answers requests. Infallible: every failure is a response (or a body error, which cuts the connection).
 pub trait Handler: Send + Sync + 'static {
-    /// One exchange.
-    fn handle(&self, request: Request<Incoming>, peer: Peer) -> impl Future<Output = Response<Body>> + Send;
+    /// One exchange. What the backend says before its response goes to `interim`.
+    fn handle(
+        &self,
+        request: Request<Incoming>,
+        peer: Peer,
+        interim: Interim,
+    ) -> impl Future<Output = Response<Body>> + Send;
 }
 
 /// How a drain ended.

@@ -17,6 +17,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep};
 
 use super::activity::Activity;
+use crate::interim::Line;
 
 /// What an HTTP/2 client sends first (RFC 9113 §3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -42,6 +43,9 @@ pub(super) struct Wire {
     read: usize,
     closing: Closing,
     activity: Arc<Activity>,
+    line: Arc<Line>,
+    /// Interim responses that are being written: all of them, and how much is done.
+    interim: (Vec<u8>, usize),
 }
 
 #[derive(Debug)]
@@ -57,8 +61,34 @@ enum Closing {
 }
 
 impl Wire {
-    pub(super) fn new(stream: TcpStream, activity: Arc<Activity>) -> Wire {
-        Wire { stream, first: [0; PREFACE.len()], given: 0, read: 0, closing: Closing::No, activity }
+    pub(super) fn new(stream: TcpStream, activity: Arc<Activity>, line: Arc<Line>) -> Wire {
+        let first = [0; PREFACE.len()];
+        let interim = (Vec::new(), 0);
+        Wire { stream, first, given: 0, read: 0, closing: Closing::No, activity, line, interim }
+    }
+
+    /// Interim responses come before anything that is written later.
+    fn poll_interim(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            let (bytes, done) = &mut self.interim;
+            if *done == bytes.len() {
+                let Some(more) = self.line.take() else { return Poll::Ready(Ok(())) };
+                self.interim = (more, 0);
+                continue;
+            }
+            let polled = Pin::new(&mut self.stream).poll_write(cx, &bytes[*done..]);
+            self.activity.writing(polled.is_ready());
+            match ready!(polled)? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                n => *done += n,
+            }
+        }
+    }
+
+    /// The socket was offered so many bytes.
+    fn offered(&self, offered: usize, polled: &Poll<io::Result<usize>>) {
+        self.activity.writing(polled.is_ready());
+        self.line.congested(!matches!(polled, Poll::Ready(Ok(n)) if *n == offered));
     }
 
     /// Reads until the first bytes tell the protocol: at the first that differs from HTTP/2's preface it is
@@ -138,8 +168,9 @@ impl AsyncRead for Wire {
 
 impl AsyncWrite for Wire {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        ready!(self.poll_interim(cx))?;
         let polled = Pin::new(&mut self.stream).poll_write(cx, bytes);
-        self.activity.writing(polled.is_ready());
+        self.offered(bytes.len(), &polled);
         polled
     }
 
@@ -148,8 +179,9 @@ impl AsyncWrite for Wire {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        ready!(self.poll_interim(cx))?;
         let polled = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
-        self.activity.writing(polled.is_ready());
+        self.offered(slices.iter().map(|slice| slice.len()).sum(), &polled);
         polled
     }
 
@@ -158,6 +190,7 @@ impl AsyncWrite for Wire {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_interim(cx))?;
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 
@@ -187,7 +220,7 @@ mod tests {
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         client.set_nodelay(true).unwrap();
         let (stream, _) = listener.accept().await.unwrap();
-        let mut wire = Wire::new(stream, Activity::new(LINGER, LINGER));
+        let mut wire = Wire::new(stream, Activity::new(LINGER, LINGER), Arc::default());
         let sending = async {
             for piece in pieces {
                 client.write_all(piece).await.unwrap();

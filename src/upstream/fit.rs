@@ -2,12 +2,13 @@
 
 use http::header::{CONTENT_LENGTH, EXPECT, HOST, TRANSFER_ENCODING};
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, Version};
 use http_body::Body as _;
 use std::sync::Arc;
 
 use super::request_body::{Outgoing, Upload};
 use crate::body::Body;
+use crate::interim::Interim;
 
 /// A request as the connection takes it.
 pub(super) struct Fitted {
@@ -20,7 +21,8 @@ pub(super) struct Fitted {
 pub(super) fn fit(request: Request<Body>, host: Option<&HeaderValue>, fallback: &HeaderValue) -> Fitted {
     let (mut parts, body) = request.into_parts();
     parts.version = Version::HTTP_11;
-    // The client side's extensions mean nothing here, and some keep its connection alive.
+    let interim = parts.extensions.remove::<Interim>();
+    // The client side's other extensions mean nothing here, and some keep its connection alive.
     parts.extensions = http::Extensions::new();
     settle_host(&mut parts.headers, &parts.uri, host, fallback);
     let target = parts.uri.into_parts().path_and_query;
@@ -30,22 +32,29 @@ pub(super) fn fit(request: Request<Body>, host: Option<&HeaderValue>, fallback: 
     if length == Some(0) {
         // RFC 9110 §10.1.1: no expectation without content.
         parts.headers.remove(EXPECT);
-        return Fitted { request: Request::from_parts(parts, Outgoing::empty()), upload: None };
+        let mut request = Request::from_parts(parts, Outgoing::empty());
+        hear(&mut request, None, interim);
+        return Fitted { request, upload: None };
     }
     let expects =
         parts.headers.get(EXPECT).is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"100-continue"));
     let upload = Upload::new(expects);
     let outgoing = Outgoing::new(body, upload.clone(), length);
     let mut request = Request::from_parts(parts, outgoing);
-    if expects {
-        let upload = upload.clone();
-        hyper::ext::on_informational(&mut request, move |response| {
-            if response.status() == http::StatusCode::CONTINUE {
-                upload.open();
-            }
-        });
-    }
+    hear(&mut request, expects.then(|| upload.clone()), interim);
     Fitted { request, upload: Some(upload) }
+}
+
+/// Who hears what the backend says before its response.
+fn hear(request: &mut Request<Outgoing>, waiting: Option<Arc<Upload>>, client: Option<Interim>) {
+    if waiting.is_none() && client.is_none() {
+        return;
+    }
+    hyper::ext::on_informational(request, move |response| match (&waiting, &client) {
+        (Some(upload), _) if response.status() == StatusCode::CONTINUE => upload.open(),
+        (_, Some(client)) => client.pass_on(response.status(), response.headers()),
+        _ => {}
+    });
 }
 
 fn settle_host(headers: &mut HeaderMap, uri: &Uri, host: Option<&HeaderValue>, fallback: &HeaderValue) {

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "in tests a failure is a panic")]
 
 mod bodies;
+mod interim;
 mod limits;
 mod reuse;
 mod stress;

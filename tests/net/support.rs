@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response};
 use hyper::body::Incoming;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -16,6 +16,7 @@ use weir::body::Body;
 use weir::config::Trust;
 use weir::exchange::forwarded::{prepare_request, prepare_response};
 use weir::exchange::upgrade::{Tunnels, requested, restore};
+use weir::interim::Interim;
 use weir::server::{Drained, Handler, Hold, Peer, ServerLimits};
 use weir::upstream::{Upstream, UpstreamConfig};
 
@@ -286,12 +287,13 @@ struct Pass {
 }
 
 impl Handler for Pass {
-    async fn handle(&self, request: Request<Incoming>, peer: Peer) -> Response<Body> {
+    async fn handle(&self, request: Request<Incoming>, peer: Peer, interim: Interim) -> Response<Body> {
         assert_ne!(request.uri().path(), "/panic", "as the test asked");
         let (mut parts, body) = request.into_parts();
         let protocols = requested(&parts);
         let hold = parts.extensions.get::<Hold>().cloned();
         let client = protocols.as_ref().and_then(|_| parts.extensions.remove::<hyper::upgrade::OnUpgrade>());
+        parts.extensions.insert(interim.listen(&HeaderValue::from_static("1.1 weir")).await);
         prepare_request(&mut parts, peer, &Trust::Nobody, "weir");
         if let Some(protocols) = &protocols {
             restore(&mut parts.headers, protocols);
