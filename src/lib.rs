@@ -8,6 +8,7 @@
 //! exchange → store, upstream, coherence, policy, semantics
 //! store → coherence, policy, semantics
 //! config → policy → semantics → (the http crate's types only)
+//! server, upstream, exchange → interim → semantics
 //! ```
 //!
 //! `semantics`, `policy` and `coherence` are pure: they never name a runtime, a socket, a file, an

@@ -288,13 +288,15 @@ const MAY_NAME: [(&str, &[&str]); 16] = [
     ("metrics", &["semantics", "policy"]),
     ("telemetry", &["config", "semantics"]),
     ("store", &["coherence", "policy", "semantics", "metrics", "time"]),
-    ("server", &["body", "metrics", "time"]),
-    ("upstream", &["body", "policy", "semantics", "metrics", "time", "config"]),
+    ("interim", &["semantics"]),
+    ("server", &["interim", "body", "metrics", "time"]),
+    ("upstream", &["interim", "body", "policy", "semantics", "metrics", "time", "config"]),
     // Where settings are plain structs, each module that is set defines its own; `config` fills them in.
     ("config", &["server", "store", "upstream", "coherence", "policy", "semantics"]),
     (
         "exchange",
         &[
+            "interim",
             "config",
             "server",
             "store",

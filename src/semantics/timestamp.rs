@@ -3,7 +3,7 @@
 //! Nothing here asks what time it is; every moment comes in as an argument. HTTP dates have whole
 //! seconds, so a round trip through one loses the milliseconds.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
 use http::HeaderValue;
 
@@ -34,9 +34,7 @@ impl Timestamp {
     /// which says nothing that the date does not; `None` when it is none of them or lies before 1970.
     pub fn from_http_date(text: &str) -> Option<Timestamp> {
         let text = text.trim();
-        let moment = httpdate::parse_http_date(text).ok().or_else(|| leniently(text))?;
-        let elapsed = moment.duration_since(UNIX_EPOCH).ok()?;
-        Some(Timestamp::default().plus(elapsed))
+        strictly(text).or_else(|| leniently(text))
     }
 
     /// Reads a field value that is one HTTP date; `None` when it is not.
@@ -54,15 +52,21 @@ const WEEK: [&str; 7] = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday",
 /// Longer than any date in the three formats.
 const LONGEST_DATE: usize = 40;
 
+/// A date as the standard writes it.
+fn strictly(text: &str) -> Option<Timestamp> {
+    let elapsed = httpdate::parse_http_date(text).ok()?.duration_since(UNIX_EPOCH).ok()?;
+    Some(Timestamp::default().plus(elapsed))
+}
+
 /// A date whose letters are in another case, or whose day of the week is another.
-fn leniently(text: &str) -> Option<SystemTime> {
+fn leniently(text: &str) -> Option<Timestamp> {
     let written = text.find(|c: char| !c.is_ascii_alphabetic()).filter(|_| text.len() <= LONGEST_DATE)?;
     let (day, date) = text.split_at(written);
     // Short, or at full length.
     let mut week = WEEK.iter().map(|name| if written == 3 { &name[..3] } else { name });
     week.clone().find(|name| name.eq_ignore_ascii_case(day))?;
     let date = capitalised(date).replace(" Gmt", " GMT");
-    week.find_map(|name| httpdate::parse_http_date(&format!("{name}{date}")).ok())
+    week.find_map(|name| strictly(&format!("{name}{date}")))
 }
 
 /// Each word with its first letter in upper case and the others in lower case.
