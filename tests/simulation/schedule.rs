@@ -829,8 +829,12 @@ impl Stage {
         let registered = self.redis.with_primary(|db| db.fields(&log.keys.members));
         let end = self.redis.with_primary(|db| db.field(&log.keys.state, "seq"));
         let epoch = self.redis.with_primary(|db| db.field(&log.keys.state, "epoch"));
+        // What a log was before a failover is nobody's any more, though nobody has noticed yet.
+        let run_id = self.redis.with_primary(|db| db.field(&log.keys.state, "run_id"));
+        let is_its_own = self.redis.with_primary(|db| run_id.is_some_and(|of| of == db.run_id().as_bytes()));
         self.agrees()
             && self.kind != Kind::Lagging
+            && is_its_own
             && registered == instances.len()
             && self.redis.with_primary(|db| db.fields(&log.keys.intents)) == 0
             && instances.iter().all(|exchange| {

@@ -17,6 +17,10 @@ pub const NAMED: &[(u64, &str)] = &[
     ),
     (3_221_840, "an instance that had not heard of a new epoch was taken for level with it"),
     (3_371_275, "one that left was ended with debts that only it knew of: the second hole, by a clean stop"),
+    (
+        5_236_329,
+        "who had not noticed a failover yet was taken for calm; what the dead had told was lost with it",
+    ),
 ];
 
 /// Which seed misses which guard of the mirrored code, and the promise that it then sees broken.

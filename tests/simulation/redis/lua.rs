@@ -67,6 +67,10 @@ impl Db {
         hash.map_or(0, |hash| hash.pairs::<LuaValue, LuaValue>().count())
     }
 
+    pub fn run_id(&self) -> String {
+        self.data.raw_get("run_id").unwrap()
+    }
+
     /// A hash's field.
     pub fn field(&self, key: &str, field: &str) -> Option<BString> {
         let value: Option<Table> = self.keys().raw_get(key).unwrap();
