@@ -42,7 +42,8 @@ fn the_first_targeted_field_that_says_something_is_all_that_counts() {
         (found.max_age.map(|age| age.as_secs()), found.targeted)
     };
     let (cc, cdn, weir) = ("cache-control", "cdn-cache-control", "weir-cache-control");
-    let table: [(&[(&'static str, &str)], (Option<u64>, bool)); 16] = [
+    type Case<'a> = (&'a [(&'static str, &'a str)], (Option<u64>, bool));
+    let table: [Case<'_>; 16] = [
         (&[(cc, "max-age=1")], (Some(1), false)),
         (&[(cc, "max-age=1"), (cdn, "max-age=2")], (Some(2), true)),
         (&[(cc, "max-age=1"), (cdn, "max-age=2"), (weir, "max-age=3")], (Some(3), true)),

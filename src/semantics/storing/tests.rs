@@ -64,6 +64,9 @@ use OriginMode::{Honour, Ignore, Stricter};
 
 const MODES: [OriginMode; 3] = [Stricter, Ignore, Honour];
 
+/// For how long a response is fresh, for each of them.
+type ByMode = [Result<u64, NotStored>; 3];
+
 fn cc(line: &str) -> [(&str, &str); 1] {
     [("cache-control", line)]
 }
@@ -149,7 +152,7 @@ fn what_no_mode_keeps() {
 #[test]
 fn server_errors_are_kept_by_leave_and_for_as_long_as_the_backend_says() {
     let modified = [("last-modified", &*ago(1000))];
-    let table: [(u16, Fields<'_>, [Result<u64, NotStored>; 3]); 7] = [
+    let table: [(u16, Fields<'_>, ByMode); 7] = [
         (500, &[], [Err(NotStored::Status); 3]),
         (503, &cc("max-age=100"), [Ok(100), Err(NotStored::Status), Ok(100)]),
         (503, &cc("max-age=1000"), [Ok(300), Err(NotStored::Status), Ok(1000)]),
@@ -177,7 +180,7 @@ fn server_errors_are_kept_by_leave_and_for_as_long_as_the_backend_says() {
 #[test]
 fn what_is_targeted_counts_instead_of_the_rest() {
     let later = Timestamp(NOW.0 + 60_000).to_http_date();
-    let table: [(Fields<'_>, [Result<u64, NotStored>; 3]); 5] = [
+    let table: [(Fields<'_>, ByMode); 5] = [
         (&[("cdn-cache-control", "max-age=100"), ("cache-control", "no-store")], [Ok(100), Ok(300), Ok(100)]),
         (
             &[("cdn-cache-control", "no-store"), ("cache-control", "max-age=100")],
