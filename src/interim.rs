@@ -1,7 +1,7 @@
 //! Interim responses (1xx, RFC 9110 §15.2) on their way from the backend to an HTTP/1.1 client: early hints, mostly.
 //!
 //! ```text
-//!  upstream hears a 1xx ─► Interim::pass_on ─► queue of the client's connection ─► its socket, before the response's head
+//!  upstream hears a 1xx ─► Listener::pass_on ─► queue of the client's connection ─► its socket, before the response's head
 //! ```
 //!
 //! hyper's server writes one head per request. So an interim response goes around it, straight to the socket; where that
@@ -33,40 +33,31 @@ use crate::semantics::fields::strip_hop_by_hop;
 /// Most bytes of interim responses that wait for a client to take them.
 const MOST: usize = 64 << 10;
 
-/// Where interim responses to one request go; nowhere by default.
+/// Where interim responses to one request may go; nowhere by default.
 #[derive(Debug, Clone, Default)]
 pub struct Interim {
     line: Option<Arc<Line>>,
     request: u64,
-    via: Option<HeaderValue>,
+}
+
+/// Passes interim responses on to a client.
+#[derive(Debug, Clone)]
+pub struct Listener {
+    interim: Interim,
+    via: HeaderValue,
 }
 
 impl Interim {
     /// From now on they are passed on, with this member added to `Via`. To be called from the task that serves the
-    /// client's connection.
-    pub async fn listen(mut self, via: &HeaderValue) -> Interim {
-        if let Some(line) = &self.line {
-            poll_fn(|cx| {
-                line.open(self.request, cx.waker());
-                Poll::Ready(())
-            })
-            .await;
-            self.via = Some(via.clone());
-        }
-        self
-    }
-
-    /// Sends one on. `100` is a matter between neighbours, and `101` is not interim here: it ends HTTP.
-    pub fn pass_on(&self, status: StatusCode, headers: &HeaderMap) {
-        let Some(line) = self.line.as_ref().filter(|_| (102..200).contains(&status.as_u16())) else { return };
-        let mut headers = headers.clone();
-        strip_hop_by_hop(&mut headers);
-        // There is no content whose length it could be (RFC 9110 §8.6).
-        headers.remove(CONTENT_LENGTH);
-        if let Some(via) = &self.via {
-            headers.append(VIA, via.clone());
-        }
-        line.push(self.request, &head(status, &headers));
+    /// client's connection. `None`: this client is told none.
+    pub async fn listen(&self, via: &HeaderValue) -> Option<Listener> {
+        let line = self.line.as_ref()?;
+        poll_fn(|cx| {
+            line.open(self.request, cx.waker());
+            Poll::Ready(())
+        })
+        .await;
+        Some(Listener { interim: self.clone(), via: via.clone() })
     }
 
     /// Its response is about to be sent: nothing may come before that any more.
@@ -74,6 +65,20 @@ impl Interim {
         if let Some(line) = &self.line {
             line.close();
         }
+    }
+}
+
+impl Listener {
+    /// Sends one on. `100` is a matter between neighbours, and `101` is not interim here: it ends HTTP.
+    pub fn pass_on(&self, status: StatusCode, headers: &HeaderMap) {
+        let Interim { line, request } = &self.interim;
+        let Some(line) = line.as_ref().filter(|_| (102..200).contains(&status.as_u16())) else { return };
+        let mut headers = headers.clone();
+        strip_hop_by_hop(&mut headers);
+        // There is no content whose length it could be (RFC 9110 §8.6).
+        headers.remove(CONTENT_LENGTH);
+        headers.append(VIA, self.via.clone());
+        line.push(*request, &head(status, &headers));
     }
 }
 
@@ -116,7 +121,7 @@ impl Line {
     pub(crate) fn begin(self: &Arc<Line>) -> Interim {
         let request = self.requests.fetch_add(1, Ordering::Relaxed);
         let line = (!self.congested.load(Ordering::Acquire)).then(|| Arc::clone(self));
-        Interim { line, request, via: None }
+        Interim { line, request }
     }
 
     /// The socket has taken all it was offered, or it has not.
@@ -187,10 +192,8 @@ mod tests {
     #[tokio::test]
     async fn what_is_said_while_a_request_is_open_is_queued_as_it_goes_over_the_wire() {
         let line = Arc::new(Line::default());
-        let interim = line.begin();
-        interim.pass_on(StatusCode::EARLY_HINTS, &hints());
-        assert_eq!(line.take(), None, "nobody listens yet");
-        let interim = interim.listen(&via()).await;
+        let request = line.begin();
+        let interim = request.listen(&via()).await.unwrap();
         interim.pass_on(StatusCode::EARLY_HINTS, &hints());
         assert_eq!(line.take().as_deref(), Some(HINTS));
         assert_eq!(line.take(), None);
@@ -199,7 +202,7 @@ mod tests {
         }
         assert_eq!(line.take(), None);
         interim.pass_on(StatusCode::PROCESSING, &HeaderMap::new());
-        interim.end();
+        request.end();
         interim.pass_on(StatusCode::EARLY_HINTS, &hints());
         let written = line.take().expect("what came before the end");
         assert_eq!(written, b"HTTP/1.1 102 Processing\r\nvia: 1.1 weir\r\n\r\n");
@@ -208,9 +211,12 @@ mod tests {
     #[tokio::test]
     async fn a_request_that_is_over_says_nothing_into_the_next() {
         let line = Arc::new(Line::default());
-        let first = line.begin().listen(&via()).await;
-        first.end();
-        let second = line.begin().listen(&via()).await;
+        let request = line.begin();
+        let first = request.listen(&via()).await.unwrap();
+        request.end();
+        first.pass_on(StatusCode::EARLY_HINTS, &hints());
+        assert_eq!(line.take(), None);
+        let second = line.begin().listen(&via()).await.unwrap();
         first.pass_on(StatusCode::EARLY_HINTS, &hints());
         assert_eq!(line.take(), None);
         second.pass_on(StatusCode::EARLY_HINTS, &hints());
@@ -221,12 +227,11 @@ mod tests {
     async fn behind_bytes_that_are_yet_to_be_taken_there_is_no_place() {
         let line = Arc::new(Line::default());
         line.congested(true);
-        let behind = line.begin().listen(&via()).await;
+        let behind = line.begin();
         line.congested(false);
-        behind.pass_on(StatusCode::EARLY_HINTS, &hints());
-        assert_eq!(line.take(), None);
+        assert!(behind.listen(&via()).await.is_none());
         behind.end();
-        let next = line.begin().listen(&via()).await;
+        let next = line.begin().listen(&via()).await.unwrap();
         next.pass_on(StatusCode::EARLY_HINTS, &hints());
         assert!(line.take().is_some());
     }
@@ -234,7 +239,7 @@ mod tests {
     #[tokio::test]
     async fn a_flood_is_cut_off_between_two() {
         let line = Arc::new(Line::default());
-        let interim = line.begin().listen(&via()).await;
+        let interim = line.begin().listen(&via()).await.unwrap();
         for _ in 0..=MOST {
             interim.pass_on(StatusCode::EARLY_HINTS, &hints());
         }
@@ -256,8 +261,9 @@ mod tests {
         }
         let (line, writer) = (Arc::new(Line::default()), Arc::new(Writer(AtomicBool::new(false))));
         let (via, waker) = (via(), Waker::from(Arc::clone(&writer)));
-        let listening = std::pin::pin!(line.begin().listen(&via));
-        let Poll::Ready(interim) = listening.poll(&mut Context::from_waker(&waker)) else {
+        let request = line.begin();
+        let listening = std::pin::pin!(request.listen(&via));
+        let Poll::Ready(Some(interim)) = listening.poll(&mut Context::from_waker(&waker)) else {
             panic!("it waits for nothing")
         };
         assert!(!writer.0.load(Ordering::SeqCst));

@@ -21,10 +21,10 @@ use super::answer::Failure;
 use super::coalesce::{Landing, Lead};
 use super::relay::{RelaySender, relay};
 use super::wanted::Wanted;
-use super::{Exchange, forwarded};
+use super::{Exchange, forwarded, heard};
 use crate::body::Body;
 use crate::coherence::Liveness;
-use crate::interim::Interim;
+use crate::interim::Listener;
 use crate::policy::json::parse_strict;
 use crate::policy::tags::Json;
 use crate::semantics::cache_control::RequestDirectives;
@@ -60,7 +60,7 @@ pub(crate) struct Fetch {
     pub(crate) lead: Lead,
     pub(crate) validator: Option<Validator>,
     /// Hears what comes before the response.
-    pub(crate) interim: Interim,
+    pub(crate) interim: Option<Listener>,
 }
 
 /// When a request went, with which fields, and when its response came.
@@ -118,7 +118,7 @@ impl Fetch {
             let mut request = self
                 .wanted
                 .upstream_request(&self.exchange, validator.map(|v| (&v.entry.response, v.purged)));
-            request.extensions_mut().insert(self.interim.clone());
+            request.extensions_mut().extend(heard(self.interim.clone()));
             let fields = request.headers().clone();
             let (began, request_time) = (self.exchange.clock.elapsed(), self.exchange.clock.now());
             let result = self.exchange.upstream.send(request).await;

@@ -34,7 +34,7 @@ use super::buffer::{Buffered, Capture, capturing, read_up_to};
 use super::fetch::{is_event_stream, within};
 use super::problem::problem;
 use super::upgrade::Wish;
-use super::{Exchange, Inbound};
+use super::{Exchange, Inbound, heard};
 use crate::body::Body;
 use crate::coherence::event::Settle;
 use crate::coherence::{Event, EventKind};
@@ -103,8 +103,7 @@ const NOTHING: Said<'_> = Said { headers: None, json: None };
 impl Exchange {
     /// Forwards an unsafe request and purges what its rules (and RFC 9111 §4.4) name.
     pub(crate) async fn mutate(self: &Arc<Self>, mut inbound: Inbound) -> Answer {
-        let interim = std::mem::take(&mut inbound.interim).listen(&self.via).await;
-        inbound.parts.extensions.insert(interim);
+        inbound.parts.extensions.extend(heard(inbound.interim.listen(&self.via).await));
         let exchange = Arc::clone(self);
         // Spawned: a client that leaves drops only the handle.
         match self.tasks.spawn(async move { exchange.carry_out(inbound).await }).await {

@@ -6,7 +6,7 @@ use http::{Request, Response, StatusCode, Uri};
 
 use super::answer::{Answer, Failure};
 use super::upgrade::Wish;
-use super::{Exchange, Inbound, forwarded};
+use super::{Exchange, Inbound, forwarded, heard};
 use crate::body::Body;
 use crate::policy::route::Route;
 use crate::semantics::cache_status::{Forward, Outcome};
@@ -27,7 +27,7 @@ impl Exchange {
         detail: &'static str,
     ) -> Answer {
         let Inbound { mut parts, body, peer, interim, .. } = inbound;
-        parts.extensions.insert(interim.listen(&self.via).await);
+        parts.extensions.extend(heard(interim.listen(&self.via).await));
         let (method, path) = (parts.method.clone(), parts.uri.path().to_owned());
         let wish = Wish::take(&mut parts);
         self.make_forwardable(&mut parts, peer);

@@ -24,7 +24,6 @@ use super::wanted::{Unwanted, Wanted};
 use super::{Exchange, Inbound};
 use crate::body::Body;
 use crate::coherence::{Liveness, Void};
-use crate::interim::Interim;
 use crate::policy::key::CacheKey;
 use crate::policy::route::{Coalesce, RouteMatch};
 use crate::semantics::cache_status::{CacheStatus, Forward, Outcome, ttl_seconds};
@@ -271,7 +270,7 @@ impl Exchange {
             wanted: Arc::clone(&wanted),
             lead,
             validator: need.validator.clone(),
-            interim: wanted.interim.clone().listen(&self.via).await,
+            interim: wanted.interim.listen(&self.via).await,
         };
         let arrived = match self.begin(fetch, need.forward).await {
             Begun::Fetched(arrived) => arrived,
@@ -446,7 +445,7 @@ impl Exchange {
                 wanted: Arc::clone(wanted),
                 lead,
                 validator: need.validator,
-                interim: Interim::default(),
+                interim: None,
             };
             self.begin_behind(fetch);
         }

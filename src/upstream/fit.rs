@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::request_body::{Outgoing, Upload};
 use crate::body::Body;
-use crate::interim::Interim;
+use crate::interim::Listener;
 
 /// A request as the connection takes it.
 pub(super) struct Fitted {
@@ -21,7 +21,7 @@ pub(super) struct Fitted {
 pub(super) fn fit(request: Request<Body>, host: Option<&HeaderValue>, fallback: &HeaderValue) -> Fitted {
     let (mut parts, body) = request.into_parts();
     parts.version = Version::HTTP_11;
-    let interim = parts.extensions.remove::<Interim>();
+    let interim = parts.extensions.remove::<Listener>();
     // The client side's other extensions mean nothing here, and some keep its connection alive.
     parts.extensions = http::Extensions::new();
     settle_host(&mut parts.headers, &parts.uri, host, fallback);
@@ -46,7 +46,7 @@ pub(super) fn fit(request: Request<Body>, host: Option<&HeaderValue>, fallback: 
 }
 
 /// Who hears what the backend says before its response.
-fn hear(request: &mut Request<Outgoing>, waiting: Option<Arc<Upload>>, client: Option<Interim>) {
+fn hear(request: &mut Request<Outgoing>, waiting: Option<Arc<Upload>>, client: Option<Listener>) {
     if waiting.is_none() && client.is_none() {
         return;
     }

@@ -164,7 +164,7 @@ impl Upstream {
     /// others never, unless nothing was sent. The response body ends with an error if it is cut off or idles too
     /// long; dropping it ends the exchange. Upgrades: `hyper::upgrade::on` works on the response.
     /// `Expect: 100-continue` is carried end to end. What it says before its head goes to the
-    /// [`Interim`](crate::interim::Interim) among the request's extensions; the others are not carried.
+    /// [`Listener`](crate::interim::Listener) among the request's extensions; the others are not carried.
     pub async fn send(&self, request: Request<Body>) -> Result<Response<Body>, UpstreamError> {
         let host = (!self.config.preserve_host).then_some(&self.authority);
         let Fitted { mut request, upload } = fit::fit(request, host, &self.authority);

@@ -293,7 +293,9 @@ impl Handler for Pass {
         let protocols = requested(&parts);
         let hold = parts.extensions.get::<Hold>().cloned();
         let client = protocols.as_ref().and_then(|_| parts.extensions.remove::<hyper::upgrade::OnUpgrade>());
-        parts.extensions.insert(interim.listen(&HeaderValue::from_static("1.1 weir")).await);
+        if let Some(listener) = interim.listen(&HeaderValue::from_static("1.1 weir")).await {
+            parts.extensions.insert(listener);
+        }
         prepare_request(&mut parts, peer, &Trust::Nobody, "weir");
         if let Some(protocols) = &protocols {
             restore(&mut parts.headers, protocols);
