@@ -212,6 +212,8 @@ struct State {
     /// The highest that each has acknowledged; an acknowledgement may come before its sender is seen on a roster.
     acknowledged: HashMap<MemberId, (Epoch, u64)>,
     away_since: Option<Duration>,
+    /// When contact failed last, while it is away.
+    missed: Option<Duration>,
     /// When the last beat was answered, or given up; `None` = none has been answered since a sleep.
     judged: Option<Duration>,
 }
@@ -252,6 +254,7 @@ impl Membership {
             longest: agreement.patience(),
             acknowledged: HashMap::new(),
             away_since: None,
+            missed: None,
             judged: None,
         };
         Membership { me, agreement, alone, coherence, state: Mutex::new(state) }
@@ -309,8 +312,8 @@ impl Membership {
     /// for as long as one: somebody may have come meanwhile, so that it must be answered first.
     pub fn beat_failed(&self, beat: &Beat, now: Duration) {
         let mut state = self.state.lock();
-        state.away_since.get_or_insert(now);
         let lease = self.agreement.lease;
+        state.missed(now, lease);
         let awake = now.saturating_sub(beat.sent) < lease
             && state.judged.is_some_and(|before| beat.sent.saturating_sub(before) < lease);
         state.judged = awake.then_some(now);
@@ -322,7 +325,7 @@ impl Membership {
 
     /// Something else than a beat was not answered.
     pub fn unanswered(&self, now: Duration) {
-        self.state.lock().away_since.get_or_insert(now);
+        self.state.lock().missed(now, self.agreement.lease);
     }
 
     /// Any script's answer: who is there, and since when they have been silent.
@@ -337,6 +340,7 @@ impl Membership {
         }
         // Who could not be heard of was not silent.
         let was_away = state.away_since.take().is_some();
+        state.missed = None;
         let state = &mut *state;
         match &mut state.epoch {
             Some(seen) if seen.epoch == told.epoch => {
@@ -476,6 +480,14 @@ impl Membership {
 }
 
 impl State {
+    /// Contact failed. How long it has been away counts from the first time in a row: for that long, others who are away
+    /// as well have earned no lease. Who has slept in between has not seen whether they could: it counts anew.
+    fn missed(&mut self, now: Duration, lease: Duration) {
+        let slept = self.missed.is_some_and(|last| now.saturating_sub(last) >= lease);
+        self.away_since = self.away_since.filter(|_| !slept).or(Some(now));
+        self.missed = Some(now);
+    }
+
     fn is_current(&self, epoch: Epoch) -> bool {
         self.epoch.is_some_and(|seen| seen.epoch == epoch)
     }

@@ -21,6 +21,7 @@ pub const NAMED: &[(u64, &str)] = &[
         5_236_329,
         "who had not noticed a failover yet was taken for calm; what the dead had told was lost with it",
     ),
+    (5_480_664, "who slept through a lease, having just missed an answer, counted the sleep as waited"),
 ];
 
 /// Which seed misses which guard of the mirrored code, and the promise that it then sees broken.

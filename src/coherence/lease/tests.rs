@@ -231,6 +231,26 @@ fn who_was_alone_waits_for_who_may_have_joined_since() {
 }
 
 #[test]
+fn a_silence_that_was_slept_through_does_not_count_as_waited() {
+    let m = membership(Alone::Bypass);
+    m.beaten(&m.next_beat(at(0.0)), &roster(1, 0, &[(ME, 1), (OTHER, 1)]), at(0.0));
+    m.unanswered(at(1.0));
+    m.unanswered(at(2.9));
+    assert_eq!(m.detached_until(), Some(at(3.2)));
+    // Meanwhile others may have been answered.
+    m.unanswered(at(4.9));
+    assert_eq!(m.detached_until(), Some(at(7.1)));
+    m.beat_failed(&m.next_beat(at(4.0)), at(6.0));
+    assert_eq!(m.detached_until(), Some(at(7.1)));
+    m.beat_failed(&m.next_beat(at(7.5)), at(8.0));
+    assert_eq!(m.detached_until(), Some(at(10.2)));
+    m.observe(&roster(2, 0, &[(ME, 1), (OTHER, 1)]), at(8.5));
+    assert_eq!(m.detached_until(), None);
+    m.unanswered(at(9.0));
+    assert_eq!(m.detached_until(), Some(at(11.2)));
+}
+
+#[test]
 fn who_has_agreed_on_something_else_answers_nothing() {
     let m = membership(Alone::Serve);
     let beat = m.next_beat(at(0.0));
