@@ -13,7 +13,7 @@
 //! - Nothing is put between two bytes of a response: a request that was read before the bytes of the last response had all
 //!   been taken by the socket (a pipelining client that does not read) gets no interim responses.
 //! - What is queued is written before anything that hyper writes later.
-//! - The queue of a connection holds at most [`MOST`] bytes; an interim response beyond that is dropped, as a proxy may not
+//! - The queue of a connection holds at most 64 KiB; an interim response beyond that is dropped, as a proxy may not
 //!   fail a request for it.
 //!
 //! What it lacks: HTTP/2, where heads are compressed by a state that only the library has, and clients of HTTP/1.0, which
