@@ -10,11 +10,12 @@
 //! Invariants:
 //! - What is queued belongs to the request in progress: the queue opens when its request goes upstream and is closed
 //!   before its response is handed to hyper. What comes later is dropped.
-//! - Nothing is put between two bytes of a response: a request that was read before the bytes of the last response had all
-//!   been taken by the socket (a pipelining client that does not read) gets no interim responses.
-//! - What is queued is written before anything that hyper writes later.
-//! - The queue of a connection holds at most 64 KiB; an interim response beyond that is dropped, as a proxy may not
-//!   fail a request for it.
+//! - Nothing is put between two bytes that hyper writes at once. While the socket has yet to take what hyper has offered
+//!   (its own 100 Continue, the last response of a pipelining client that does not read), what is queued is dropped, and a
+//!   request that is read meanwhile has no interim responses.
+//! - What is queued is written before anything that hyper offers later.
+//! - The queue of a connection holds at most 64 KiB, and as much again while it is written; an interim response beyond
+//!   that is dropped, as a proxy may not fail a request for it.
 //!
 //! What it lacks: HTTP/2, where heads are compressed by a state that only the library has, and clients of HTTP/1.0, which
 //! do not know interim responses.
@@ -24,11 +25,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Poll, Waker};
 
-use http::header::{CONTENT_LENGTH, VIA};
+use http::header::VIA;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use parking_lot::Mutex;
 
-use crate::semantics::fields::strip_hop_by_hop;
+use crate::semantics::stored::strip_for_storage;
 
 /// Most bytes of interim responses that wait for a client to take them.
 const MOST: usize = 64 << 10;
@@ -74,9 +75,9 @@ impl Listener {
         let Interim { line, request } = &self.interim;
         let Some(line) = line.as_ref().filter(|_| (102..200).contains(&status.as_u16())) else { return };
         let mut headers = headers.clone();
-        strip_hop_by_hop(&mut headers);
-        // There is no content whose length it could be (RFC 9110 §8.6).
-        headers.remove(CONTENT_LENGTH);
+        // What a stored response does not keep, this does not carry: fields of the connection, of content (RFC 9110
+        // §8.6), and tags.
+        strip_for_storage(&mut headers);
         headers.append(VIA, self.via.clone());
         line.push(*request, &head(status, &headers));
     }
@@ -131,6 +132,11 @@ impl Line {
         }
     }
 
+    /// Whether something is to be written before anything else.
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.waiting.load(Ordering::Acquire)
+    }
+
     /// What is to be written before anything else.
     pub(crate) fn take(&self) -> Option<Vec<u8>> {
         self.waiting.swap(false, Ordering::AcqRel).then(|| std::mem::take(&mut self.queue.lock().bytes))
@@ -180,6 +186,7 @@ mod tests {
             ("link", "</a>"),
             ("link", "</b>"),
             ("content-length", "9"),
+            ("surrogate-key", "secret"),
             ("transfer-encoding", "chunked"),
             ("connection", "x-hop"),
             ("x-hop", "1"),

@@ -3,6 +3,7 @@
 
 mod support;
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use support::{Origin, Reply, Weir, eventually};
@@ -482,4 +483,27 @@ async fn a_304_that_nobody_asked_for_vouches_for_nothing() {
     })
     .await;
     weir.get("/page").await.assert_code(304);
+}
+
+#[tokio::test]
+async fn an_error_is_kept_by_leave_and_not_where_something_stale_stands_in_for_it() {
+    let origin = Origin::start().await;
+    let asked = AtomicUsize::new(0);
+    origin.on("GET /page", move |_| match asked.fetch_add(1, Ordering::SeqCst) {
+        0 => Reply::text("fine").header("cache-control", "max-age=0"),
+        1 => Reply::text("sorry").code(503).header("cache-control", "max-age=60"),
+        _ => Reply::text("fine again").header("cache-control", "max-age=0"),
+    });
+    origin.always("GET /down", || Reply::text("sorry").code(503).header("cache-control", "max-age=60"));
+    let text = "[defaults]\ncache = \"rfc\"\nstore_errors = true\nstale_if_error = \"1h\"";
+    let weir = Weir::start(&origin, text).await;
+    for expected in ["fine", "fine", "fine again"] {
+        assert_eq!(weir.get("/page").await.assert_code(200).text(), expected);
+    }
+    weir.get("/down").await.assert_code(503).assert_not_hit();
+    weir.get("/down").await.assert_code(503).assert_hit();
+    let careful = Weir::start(&origin, "[defaults]\ncache = \"rfc\"").await;
+    for _ in 0..2 {
+        careful.get("/down").await.assert_code(503).assert_not_hit();
+    }
 }

@@ -456,8 +456,12 @@ impl Membership {
     /// Until when the answer to a mutation waits whose purge could not be appended: by then nobody who is cut off as
     /// well answers from the store. Who was alone in its last beat waits too: somebody may have joined since.
     /// `None` = nobody is to be waited for.
-    pub fn detached_until(&self) -> Option<Duration> {
-        let state = self.state.lock();
+    /// After a sleep the wait begins anew: to be asked again when it is over.
+    pub fn detached_until(&self, now: Duration) -> Option<Duration> {
+        let mut state = self.state.lock();
+        if state.away_since.is_some() && state.has_slept(now, self.agreement.lease) {
+            state.missed(now, self.agreement.lease);
+        }
         let theirs = state.epoch.map_or(self.agreement, |seen| seen.agreement);
         if (self.agreement.mode, theirs.mode) == (Mode::Eventual, Mode::Eventual) {
             return None;
@@ -480,10 +484,15 @@ impl Membership {
 }
 
 impl State {
+    /// Nobody has tried for so long: whoever is away tries several times in a lease.
+    fn has_slept(&self, now: Duration, lease: Duration) -> bool {
+        self.missed.is_some_and(|last| now.saturating_sub(last) >= lease)
+    }
+
     /// Contact failed. How long it has been away counts from the first time in a row: for that long, others who are away
     /// as well have earned no lease. Who has slept in between has not seen whether they could: it counts anew.
     fn missed(&mut self, now: Duration, lease: Duration) {
-        let slept = self.missed.is_some_and(|last| now.saturating_sub(last) >= lease);
+        let slept = self.has_slept(now, lease);
         self.away_since = self.away_since.filter(|_| !slept).or(Some(now));
         self.missed = Some(now);
     }

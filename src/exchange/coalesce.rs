@@ -149,7 +149,7 @@ pub(crate) struct Board {
 #[derive(Debug)]
 struct Shard {
     gates: HashMap<CacheKey, Gate>,
-    /// When a flight last landed, on `Clock::elapsed`, by a part of its key.
+    /// When a flight last landed that left something to know, on `Clock::elapsed`, by a part of its key.
     landings: [Option<Duration>; LANDINGS],
 }
 
@@ -282,9 +282,11 @@ impl Board {
     }
 
     /// A flight has landed: the one that waits for it is cleared.
-    fn clear(&self, key: &CacheKey, landed: &Arc<Flight>) {
+    fn clear(&self, key: &CacheKey, landed: &Arc<Flight>, landing: &Landing) {
         let mut shard = self.shard(key);
-        *shard.landing(key) = Some(self.clock.elapsed());
+        if !matches!(landing, Landing::Failed(_) | Landing::Dropped) {
+            *shard.landing(key) = Some(self.clock.elapsed());
+        }
         let Some(gate) = shard.gates.get_mut(key) else { return };
         // A voided flight may already have been replaced by its successor.
         if gate.flying.as_ref().is_some_and(|flying| Arc::ptr_eq(flying, landed)) {
@@ -379,7 +381,7 @@ impl Lead {
     /// Ends the flight. Later arrivals board the next one.
     pub(crate) fn land(&mut self, landing: Landing) {
         if let Some((board, key)) = self.board.take() {
-            board.clear(&key, &self.flight);
+            board.clear(&key, &self.flight, &landing);
         }
         self.flight.landing.send_if_modified(|end| {
             let first = end.is_none();

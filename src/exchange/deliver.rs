@@ -63,6 +63,8 @@ fn content(method: &Method, request: &HeaderMap, stored: &StoredResponse) -> Res
         }
         Slice::Multiple { body, content_type } => {
             *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+            // Each part has its own (RFC 9110 §15.3.7.2).
+            response.headers_mut().remove(header::CONTENT_RANGE);
             set(&mut response, header::CONTENT_TYPE, &content_type);
             sized(&mut response, body);
         }

@@ -59,6 +59,8 @@ pub(crate) struct Fetch {
     pub(crate) wanted: Arc<Wanted>,
     pub(crate) lead: Lead,
     pub(crate) validator: Option<Validator>,
+    /// Something stored may stand in for a server error: one is not stored in its place.
+    pub(crate) spares: bool,
     /// Hears what comes before the response.
     pub(crate) interim: Option<Listener>,
 }
@@ -223,6 +225,9 @@ impl Fetch {
         if is_event_stream(&head.headers) {
             // Its end may never come: nobody should wait for it, and it should not outlive its client.
             return Err("event-stream");
+        }
+        if head.status.as_u16() >= 500 && self.spares {
+            return Err(NotStored::ServerError.as_str());
         }
         let lifetimes = admit(
             &wanted.parts.method,

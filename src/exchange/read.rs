@@ -147,7 +147,11 @@ impl Exchange {
                     Followed::Leads(lead) => return self.lead(wanted, need, lead).await,
                     Followed::Again => {}
                 },
-                Seat::LookAgain => {}
+                // Once: what landed may have left nothing to find.
+                Seat::LookAgain => {
+                    looked = Duration::MAX;
+                    continue;
+                }
             }
             looked = self.clock.elapsed();
         }
@@ -270,6 +274,7 @@ impl Exchange {
             wanted: Arc::clone(&wanted),
             lead,
             validator: need.validator.clone(),
+            spares: held.as_ref().is_some_and(|entry| self.may_stand_in(&wanted, entry)),
             interim: wanted.interim.listen(&self.via).await,
         };
         let arrived = match self.begin(fetch, need.forward).await {
@@ -400,15 +405,19 @@ impl Exchange {
     /// A stale response in place of a failed fetch (RFC 5861 §4), if it still may answer this request: a failure is no
     /// reason to show what a purge has voided, nor what nobody here can prove.
     fn stand_in(&self, wanted: &Wanted, entry: &Arc<Entry>) -> Option<Answer> {
+        self.may_stand_in(wanted, entry).then(|| {
+            let age = entry.response.current_age(self.clock.now());
+            self.hit(wanted, entry, age, Outcome::Stale, "stale-if-error")
+        })
+    }
+
+    fn may_stand_in(&self, wanted: &Wanted, entry: &Entry) -> bool {
         let (headers, now) = (&wanted.parts.headers, self.clock.now());
-        let allowed = match self.liveness(wanted, entry) {
+        match self.liveness(wanted, entry) {
             Liveness::Live => reuse::on_error(&entry.response, headers, now, &wanted.terms),
             Liveness::Stale => reuse::on_error_stale(&entry.response, headers, now, &wanted.terms),
             Liveness::Void(_) => false,
-        };
-        allowed.then(|| {
-            self.hit(wanted, entry, entry.response.current_age(now), Outcome::Stale, "stale-if-error")
-        })
+        }
     }
 
     /// An answer from the store.
@@ -435,6 +444,7 @@ impl Exchange {
         if !matches!(wanted.parts.method, Method::GET) && wanted.body.is_none() {
             return;
         }
+        let spares = self.may_stand_in(wanted, &validator.entry);
         let need = Need { validator: Some(validator), ..Need::miss(Forward::Stale, None) };
         let key = flight_key(wanted, &need);
         if let Some(lead) =
@@ -445,6 +455,7 @@ impl Exchange {
                 wanted: Arc::clone(wanted),
                 lead,
                 validator: need.validator,
+                spares,
                 interim: None,
             };
             self.begin_behind(fetch);

@@ -88,8 +88,8 @@ impl Exchange {
         let Some(key) = self.shared_key(&fetch) else {
             return Begun::Fetched(fetch.start().await);
         };
-        let (wanted, validator, interim) =
-            (Arc::clone(&fetch.wanted), fetch.validator.clone(), fetch.interim.clone());
+        let (wanted, validator) = (Arc::clone(&fetch.wanted), fetch.validator.clone());
+        let (spares, interim) = (fetch.spares, fetch.interim.clone());
         let (tell, told) = oneshot::channel();
         self.tasks.spawn(Arc::clone(self).take_turn(fetch, key, Some(tell)));
         match told.await {
@@ -100,7 +100,8 @@ impl Exchange {
                 None => {
                     // A purge came between. Once is enough: this one goes by itself.
                     let lead = self.board.alone(self.store.coherence());
-                    let fetch = Fetch { exchange: Arc::clone(self), wanted, lead, validator, interim };
+                    let fetch =
+                        Fetch { exchange: Arc::clone(self), wanted, lead, validator, spares, interim };
                     Begun::Fetched(fetch.start().await)
                 }
             },

@@ -72,7 +72,7 @@ pub struct Terms {
     pub public: bool,
     /// Store answers that carry `Set-Cookie` (off by default; the field itself is then kept).
     pub store_set_cookie: bool,
-    /// Store server errors (5xx) for which the backend states a lifetime (off by default).
+    /// Store server errors (5xx) for which the backend gives a lifetime (off by default). They are never served stale.
     pub store_errors: bool,
     /// Client `no-cache`/`max-age` request directives are honoured (default true).
     pub client_refresh: bool,
@@ -247,8 +247,12 @@ pub fn admit(
         decided => decided?,
     };
     let keep = if validator { terms.keep } else { Duration::ZERO };
-    let lifetimes =
-        Lifetimes { fresh, keep, always_validate, ..stale_windows(&backend, always_validate, terms) };
+    let windows = match status.is_server_error() || status.as_u16() >= 600 {
+        // An error stands in for nothing, least of all when it is over.
+        true => Lifetimes { must_revalidate: true, ..Lifetimes::default() },
+        false => stale_windows(&backend, always_validate, terms),
+    };
+    let lifetimes = Lifetimes { fresh, keep, always_validate, ..windows };
     if freshness::initial_age(response, request_time, response_time) >= lifetimes.gone_after() {
         return Err(NotStored::Expired);
     }

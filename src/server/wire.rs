@@ -43,9 +43,7 @@ pub(super) struct Wire {
     read: usize,
     closing: Closing,
     activity: Arc<Activity>,
-    line: Arc<Line>,
-    /// Interim responses that are being written: all of them, and how much is done.
-    interim: (Vec<u8>, usize),
+    interims: Interims,
 }
 
 #[derive(Debug)]
@@ -63,32 +61,15 @@ enum Closing {
 impl Wire {
     pub(super) fn new(stream: TcpStream, activity: Arc<Activity>, line: Arc<Line>) -> Wire {
         let first = [0; PREFACE.len()];
-        let interim = (Vec::new(), 0);
-        Wire { stream, first, given: 0, read: 0, closing: Closing::No, activity, line, interim }
-    }
-
-    /// Interim responses come before anything that is written later.
-    fn poll_interim(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        loop {
-            let (bytes, done) = &mut self.interim;
-            if *done == bytes.len() {
-                let Some(more) = self.line.take() else { return Poll::Ready(Ok(())) };
-                self.interim = (more, 0);
-                continue;
-            }
-            let polled = Pin::new(&mut self.stream).poll_write(cx, &bytes[*done..]);
-            self.activity.writing(polled.is_ready());
-            match ready!(polled)? {
-                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                n => *done += n,
-            }
+        Wire {
+            stream,
+            first,
+            given: 0,
+            read: 0,
+            closing: Closing::No,
+            activity,
+            interims: Interims::new(line),
         }
-    }
-
-    /// The socket was offered so many bytes.
-    fn offered(&self, offered: usize, polled: &Poll<io::Result<usize>>) {
-        self.activity.writing(polled.is_ready());
-        self.line.congested(!matches!(polled, Poll::Ready(Ok(n)) if *n == offered));
     }
 
     /// Reads until the first bytes tell the protocol: at the first that differs from HTTP/2's preface it is
@@ -135,6 +116,64 @@ impl Wire {
     }
 }
 
+/// Interim responses on their way to the socket, and where between hyper's bytes there is a place for them.
+#[derive(Debug)]
+struct Interims {
+    line: Arc<Line>,
+    /// Those that are being written, and how much of them is done.
+    bytes: Vec<u8>,
+    done: usize,
+    /// The socket has yet to take bytes that hyper has offered: whatever comes next belongs behind them.
+    offered: bool,
+}
+
+impl Interims {
+    fn new(line: Arc<Line>) -> Interims {
+        Interims { line, bytes: Vec::new(), done: 0, offered: false }
+    }
+
+    fn has_any(&self) -> bool {
+        !self.bytes.is_empty() || self.line.is_waiting()
+    }
+
+    /// Writes them, where there is a place.
+    fn poll<W: AsyncWrite + Unpin>(&mut self, stream: &mut W, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            while self.done < self.bytes.len() {
+                match ready!(Pin::new(&mut *stream).poll_write(cx, &self.bytes[self.done..]))? {
+                    0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                    n => self.done += n,
+                }
+            }
+            (self.bytes, self.done) = (Vec::new(), 0);
+            match self.line.take() {
+                Some(more) if !self.offered => self.bytes = more,
+                // No place for them, and later there would be none either.
+                Some(_) => {}
+                None => return Poll::Ready(Ok(())),
+            }
+        }
+    }
+
+    /// Writes them, and then what hyper offers: so many bytes, by `write`.
+    fn poll_write<W: AsyncWrite + Unpin>(
+        &mut self,
+        stream: &mut W,
+        cx: &mut Context<'_>,
+        offered: usize,
+        write: impl FnOnce(&mut W, &mut Context<'_>) -> Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        let polled = match self.has_any().then(|| self.poll(stream, cx)) {
+            None | Some(Poll::Ready(Ok(()))) => write(stream, cx),
+            Some(Poll::Ready(Err(error))) => Poll::Ready(Err(error)),
+            Some(Poll::Pending) => Poll::Pending,
+        };
+        self.offered = !matches!(polled, Poll::Ready(Ok(n)) if n == offered);
+        self.line.congested(self.offered);
+        polled
+    }
+}
+
 impl Drop for Wire {
     fn drop(&mut self) {
         if self.activity.must_reset() {
@@ -167,21 +206,25 @@ impl AsyncRead for Wire {
 }
 
 impl AsyncWrite for Wire {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        ready!(self.poll_interim(cx))?;
-        let polled = Pin::new(&mut self.stream).poll_write(cx, bytes);
-        self.offered(bytes.len(), &polled);
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let write = |stream: &mut TcpStream, cx: &mut Context<'_>| Pin::new(stream).poll_write(cx, bytes);
+        let polled = this.interims.poll_write(&mut this.stream, cx, bytes.len(), write);
+        this.activity.writing(polled.is_ready());
         polled
     }
 
     fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        ready!(self.poll_interim(cx))?;
-        let polled = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
-        self.offered(slices.iter().map(|slice| slice.len()).sum(), &polled);
+        let this = self.get_mut();
+        let offered = slices.iter().map(|slice| slice.len()).sum();
+        let write =
+            |stream: &mut TcpStream, cx: &mut Context<'_>| Pin::new(stream).poll_write_vectored(cx, slices);
+        let polled = this.interims.poll_write(&mut this.stream, cx, offered, write);
+        this.activity.writing(polled.is_ready());
         polled
     }
 
@@ -189,9 +232,14 @@ impl AsyncWrite for Wire {
         self.stream.is_write_vectored()
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.poll_interim(cx))?;
-        Pin::new(&mut self.stream).poll_flush(cx)
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if this.interims.has_any() {
+            let polled = this.interims.poll(&mut this.stream, cx);
+            this.activity.writing(polled.is_ready());
+            ready!(polled)?;
+        }
+        Pin::new(&mut this.stream).poll_flush(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -235,6 +283,92 @@ mod tests {
             (protocol, all)
         };
         tokio::join!(sending, reading).1
+    }
+
+    /// A socket that takes so many bytes and no more.
+    #[derive(Default)]
+    struct Narrow {
+        room: usize,
+        taken: Vec<u8>,
+    }
+
+    impl AsyncWrite for Narrow {
+        fn poll_write(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            let n = bytes.len().min(self.room);
+            self.room -= n;
+            self.taken.extend_from_slice(&bytes[..n]);
+            if n == 0 { Poll::Pending } else { Poll::Ready(Ok(n)) }
+        }
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    const HINTS: &str = "HTTP/1.1 103 Early Hints\r\nvia: 1.1 weir\r\n\r\n";
+
+    /// hyper's way: it offers what is left until the socket takes no more.
+    fn offer(interims: &mut Interims, socket: &mut Narrow, bytes: &mut &[u8]) -> bool {
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        while !bytes.is_empty() {
+            let left = *bytes;
+            let write = |socket: &mut Narrow, cx: &mut Context<'_>| Pin::new(socket).poll_write(cx, left);
+            match interims.poll_write(socket, &mut cx, left.len(), write) {
+                Poll::Ready(n) => *bytes = &bytes[n.unwrap()..],
+                Poll::Pending => return false,
+            }
+        }
+        true
+    }
+
+    async fn listener(line: &Arc<Line>) -> Option<crate::interim::Listener> {
+        line.begin().listen(&http::HeaderValue::from_static("1.1 weir")).await
+    }
+
+    #[tokio::test]
+    async fn nothing_comes_between_bytes_that_are_offered_at_once() {
+        for room in 1..25 {
+            let line = Arc::<Line>::default();
+            let (mut interims, mut socket) =
+                (Interims::new(Arc::clone(&line)), Narrow { room, ..Narrow::default() });
+            let listener = listener(&line).await.unwrap();
+            let mut bytes = &b"HTTP/1.1 100 Continue\r\n\r\n"[..];
+            assert!(!offer(&mut interims, &mut socket, &mut bytes));
+            listener.pass_on(http::StatusCode::EARLY_HINTS, &http::HeaderMap::new());
+            socket.room = 1000;
+            assert!(offer(&mut interims, &mut socket, &mut bytes));
+            listener.pass_on(http::StatusCode::EARLY_HINTS, &http::HeaderMap::new());
+            assert!(offer(&mut interims, &mut socket, &mut &b"HTTP/1.1 200 OK\r\n\r\n"[..]));
+            let taken = String::from_utf8(socket.taken).unwrap();
+            assert_eq!(taken, format!("HTTP/1.1 100 Continue\r\n\r\n{HINTS}HTTP/1.1 200 OK\r\n\r\n"));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_response_that_waits_behind_an_interim_one_comes_before_the_next_request_s() {
+        for room in 1..HINTS.len() {
+            let line = Arc::<Line>::default();
+            let (mut interims, mut socket) =
+                (Interims::new(Arc::clone(&line)), Narrow { room, ..Narrow::default() });
+            let first = listener(&line).await.unwrap();
+            first.pass_on(http::StatusCode::EARLY_HINTS, &http::HeaderMap::new());
+            let mut bytes = &b"HTTP/1.1 204 No Content\r\n\r\n"[..];
+            assert!(!offer(&mut interims, &mut socket, &mut bytes));
+            assert!(listener(&line).await.is_none(), "its response is not written yet");
+            socket.room = 1000;
+            assert!(offer(&mut interims, &mut socket, &mut bytes));
+            assert_eq!(
+                String::from_utf8(socket.taken).unwrap(),
+                format!("{HINTS}HTTP/1.1 204 No Content\r\n\r\n")
+            );
+            assert!(listener(&line).await.is_some());
+        }
     }
 
     #[tokio::test]

@@ -257,11 +257,20 @@ impl Log {
             return Some(done);
         }
         if self.settings.unreachable == UnreachableLog::Forward
-            && let Some(until) = self.membership.detached_until()
+            && let Some(mut until) = self.membership.detached_until(self.clock.elapsed())
             && !self.is(Sabotage::AnswersWhatIsOwedAtOnce)
         {
-            let wait = until.saturating_sub(self.clock.elapsed());
-            return self.clock.timeout(wait, appended).await.and_then(Result::ok);
+            loop {
+                let wait = until.saturating_sub(self.clock.elapsed());
+                if let Some(done) = self.clock.timeout(wait, &mut appended).await {
+                    return done.ok();
+                }
+                let now = self.clock.elapsed();
+                match self.membership.detached_until(now) {
+                    Some(later) if later > now => until = later,
+                    _ => return None,
+                }
+            }
         }
         None
     }

@@ -224,10 +224,10 @@ fn who_was_alone_waits_for_who_may_have_joined_since() {
     let m = membership(Alone::Serve);
     let beat = m.next_beat(at(0.0));
     m.beaten(&beat, &roster(1, 0, &[(ME, 1)]), at(0.0));
-    assert_eq!(m.detached_until(), None, "the log answers");
+    assert_eq!(m.detached_until(at(0.1)), None, "the log answers");
     m.beat_failed(&m.next_beat(at(0.5)), at(1.5));
     m.beat_failed(&m.next_beat(at(1.6)), at(2.6));
-    assert_eq!(m.detached_until(), Some(at(3.7)), "lease × drift after the first failed contact");
+    assert_eq!(m.detached_until(at(2.6)), Some(at(3.7)), "lease × drift after the first failed contact");
 }
 
 #[test]
@@ -236,18 +236,21 @@ fn a_silence_that_was_slept_through_does_not_count_as_waited() {
     m.beaten(&m.next_beat(at(0.0)), &roster(1, 0, &[(ME, 1), (OTHER, 1)]), at(0.0));
     m.unanswered(at(1.0));
     m.unanswered(at(2.9));
-    assert_eq!(m.detached_until(), Some(at(3.2)));
+    assert_eq!(m.detached_until(at(2.9)), Some(at(3.2)));
     // Meanwhile others may have been answered.
     m.unanswered(at(4.9));
-    assert_eq!(m.detached_until(), Some(at(7.1)));
+    assert_eq!(m.detached_until(at(4.9)), Some(at(7.1)));
     m.beat_failed(&m.next_beat(at(4.0)), at(6.0));
-    assert_eq!(m.detached_until(), Some(at(7.1)));
+    assert_eq!(m.detached_until(at(6.0)), Some(at(7.1)));
     m.beat_failed(&m.next_beat(at(7.5)), at(8.0));
-    assert_eq!(m.detached_until(), Some(at(10.2)));
+    assert_eq!(m.detached_until(at(8.0)), Some(at(10.2)));
     m.observe(&roster(2, 0, &[(ME, 1), (OTHER, 1)]), at(8.5));
-    assert_eq!(m.detached_until(), None);
+    assert_eq!(m.detached_until(at(8.5)), None);
     m.unanswered(at(9.0));
-    assert_eq!(m.detached_until(), Some(at(11.2)));
+    assert_eq!(m.detached_until(at(10.9)), Some(at(11.2)));
+    // Nor does one that is noticed by nothing but the end of the wait.
+    assert_eq!(m.detached_until(at(14.0)), Some(at(16.2)));
+    assert_eq!(m.detached_until(at(14.1)), Some(at(16.2)));
 }
 
 #[test]

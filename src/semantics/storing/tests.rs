@@ -173,6 +173,9 @@ fn server_errors_are_kept_by_leave_and_for_as_long_as_the_backend_says() {
         for (mode, expected) in MODES.into_iter().zip(expected) {
             let terms = Terms { store_errors: true, ..terms(mode) };
             assert_eq!(fresh(status, response, &terms), expected, "{status} {response:?} {mode:?}");
+            let windows =
+                answer(status, response, &terms).map(|l| (l.stale_while_revalidate, l.stale_if_error));
+            assert!(windows.is_err() || windows == Ok((Duration::ZERO, Duration::ZERO)), "never stale");
         }
     }
 }

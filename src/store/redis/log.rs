@@ -284,10 +284,19 @@ impl Log {
         let strong = self.membership.agreement().mode == Mode::Strong;
         let from_now = || strong.then(|| self.clock.elapsed() + self.membership.agreement().patience());
         if self.unreachable == UnreachableLog::Forward
-            && let Some(until) = self.membership.detached_until().or_else(from_now)
+            && let Some(mut until) = self.membership.detached_until(self.clock.elapsed()).or_else(from_now)
         {
-            let wait = until.saturating_sub(self.clock.elapsed());
-            return timeout(wait, appended).await.ok().and_then(Result::ok);
+            loop {
+                let wait = until.saturating_sub(self.clock.elapsed());
+                if let Ok(done) = timeout(wait, &mut appended).await {
+                    return done.ok();
+                }
+                let now = self.clock.elapsed();
+                match self.membership.detached_until(now) {
+                    Some(later) if later > now => until = later,
+                    _ => return None,
+                }
+            }
         }
         None
     }
