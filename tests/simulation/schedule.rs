@@ -595,7 +595,11 @@ impl Stage {
         self.world.after(self.lease * 3 / 2, move || {
             let mine = stage.instance(host).is_some_and(|e| Rc::ptr_eq(&e, &exchange));
             let hasty = stage.settings[host].sabotage == Some(Sabotage::LeavesWithMutationsOpen);
-            if !mine || ((exchange.mutations() > 0 || stage.would_lose_debts(&exchange)) && !hasty) {
+            // Who starts in the middle of the last look has nothing to show yet.
+            if !mine
+                || stage.resting.get()
+                || ((exchange.mutations() > 0 || stage.would_lose_debts(&exchange)) && !hasty)
+            {
                 return;
             }
             stage.bury(&exchange);

@@ -22,6 +22,7 @@ pub const NAMED: &[(u64, &str)] = &[
         "who had not noticed a failover yet was taken for calm; what the dead had told was lost with it",
     ),
     (5_480_664, "who slept through a lease, having just missed an answer, counted the sleep as waited"),
+    (7_089_546, "one that started while everything was read for the last time was asked what it keeps"),
 ];
 
 /// Which seed misses which guard of the mirrored code, and the promise that it then sees broken.
