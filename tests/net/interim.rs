@@ -126,10 +126,6 @@ async fn a_client_that_does_not_read_gets_every_response_whole() {
             assert!(head.starts_with("HTTP/1.1 200"), "{head}");
             let body = client.exactly(SIZE).await.unwrap();
             assert!(body.iter().all(|&b| char::from(b) == mark(n)), "response {n} is whole");
-            if n % 3 == 0 {
-                // The next ones back up behind this one.
-                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-            }
         }
         println!("{hints} interim responses among {REQUESTS} responses");
     })
@@ -140,15 +136,21 @@ async fn a_client_that_does_not_read_gets_every_response_whole() {
 #[tokio::test]
 async fn what_comes_after_the_response_is_dropped() {
     within(async {
-        let origin = Origin::start(|n, mut wire| async move {
-            wire.message().await.unwrap();
-            if n == 0 {
-                // The time for the first byte is over before this comes.
-                tokio::time::sleep(std::time::Duration::from_millis(300)).await;
-                wire.try_say(HINTS).await;
-                wire.ended().await;
-            } else {
-                wire.say("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
+        let (answered, after) = oneshot::channel::<()>();
+        let (said, hints) = oneshot::channel::<()>();
+        let late = std::sync::Mutex::new(Some((after, said)));
+        let origin = Origin::start(move |_, mut wire| {
+            let late = late.lock().unwrap().take();
+            async move {
+                wire.message().await.unwrap();
+                match late {
+                    Some((after, said)) => {
+                        after.await.unwrap();
+                        wire.try_say(HINTS).await;
+                        said.send(()).unwrap();
+                    }
+                    None => wire.say("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await,
+                }
                 wire.ended().await;
             }
         })
@@ -158,7 +160,8 @@ async fn what_comes_after_the_response_is_dropped() {
         let weir = setup.start().await;
         let mut client = weir.client().await;
         assert_eq!(client.ask(GET).await.status(), 504);
-        tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+        answered.send(()).unwrap();
+        hints.await.unwrap();
         assert_eq!(client.ask(GET).await.text(), "ok");
     })
     .await;
