@@ -15,6 +15,7 @@ mod buffer;
 mod coalesce;
 mod deliver;
 mod fetch;
+mod fill;
 pub mod forwarded;
 mod mutate;
 mod pass;

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use parking_lot::Mutex;
 
-use super::fetch::Reserved;
+use super::fill::Reserved;
 use crate::body::BodyError;
 
 /// Bytes that may be queued before a writer that minds the client waits.
