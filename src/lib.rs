@@ -9,6 +9,7 @@
 //! store → coherence, policy, semantics
 //! config → policy → semantics → (the http crate's types only)
 //! server, upstream, exchange → interim → semantics
+//! exchange → coder → semantics
 //! ```
 //!
 //! `semantics`, `policy` and `coherence` are pure: they never name a runtime, a socket, a file, an
@@ -18,6 +19,7 @@
 pub mod admin;
 pub mod body;
 pub mod cli;
+pub mod coder;
 pub mod coherence;
 pub mod config;
 pub mod exchange;

@@ -172,6 +172,7 @@ fn entry(store: &Store, n: u8, body: &str) -> Entry {
             status: StatusCode::OK,
             headers: HeaderMap::new(),
             body: body.to_owned().into(),
+            coded: None,
             request_time: now,
             response_time: now,
             initial_age: Duration::ZERO,

@@ -209,6 +209,7 @@ pub(crate) struct Defaults {
     pub(crate) ignore: Option<Vec<Text>>,
     pub(crate) vary: Option<Vec<Text>>,
     pub(crate) target_list: Option<Vec<Text>>,
+    pub(crate) compress: Option<Spanned<Compress>>,
     pub(crate) max_body: Option<Spanned<Size>>,
     pub(crate) coalesce: Option<Spanned<Switch<Shared>>>,
 }
@@ -254,6 +255,7 @@ pub(crate) struct Route {
     pub(crate) target_list: Option<Vec<Text>>,
     pub(crate) body: Option<Spanned<Body>>,
     pub(crate) tags: Option<Vec<Text>>,
+    pub(crate) compress: Option<Spanned<Compress>>,
     pub(crate) max_body: Option<Spanned<Size>>,
     pub(crate) coalesce: Option<Spanned<Switch<Shared>>>,
 }
@@ -295,6 +297,33 @@ pub(crate) struct Query {
     pub(crate) ignore: Vec<Text>,
     pub(crate) only: Option<Vec<Text>>,
     pub(crate) sets: Vec<Text>,
+}
+
+/// `compress`
+pub(crate) type Compress = WordOr<CompressTable>;
+
+/// `compress = { … }`
+#[derive(Debug, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct CompressTable {
+    pub(crate) coding: Option<Spanned<CodingName>>,
+    pub(crate) level: Option<Spanned<i64>>,
+    pub(crate) min_size: Option<Spanned<Size>>,
+    pub(crate) types: Option<Vec<Text>>,
+}
+
+/// `compress.coding`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum CodingName {
+    Gzip,
+    Br,
+    Zstd,
+}
+
+impl Words for CompressTable {
+    const WORDS: &'static [&'static str] = &["off", "gzip", "br", "zstd"];
+    const FORM: &'static str = "\"off\", \"gzip\", \"br\", \"zstd\" or { coding = \"gzip\", level = 6, min_size = \"1KiB\", types = [\"text/*\"] }";
 }
 
 /// `subject`

@@ -1,10 +1,14 @@
 //! From a stored response to an answer: preconditions, ranges, `Age`, `Cache-Status`.
 
+use std::ops::Range;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
 
 use crate::body::Body;
+use crate::coder::Decoded;
+use crate::semantics::coding::{Coding, Form, dress, form};
 use crate::semantics::ranges::{Slice, slice};
 use crate::semantics::stored::StoredResponse;
 use crate::semantics::validation::{Precondition, evaluate};
@@ -28,10 +32,10 @@ pub(crate) fn deliver(
     age: Duration,
     via: &HeaderValue,
 ) -> Response<Body> {
-    let mut response = if evaluate(method, request, stored) == Precondition::NotModified {
-        not_modified(&stored.headers)
-    } else {
-        content(method, request, stored)
+    let mut response = match (evaluate(method, request, stored), stored.coded) {
+        (Precondition::NotModified, None) => not_modified(&stored.headers),
+        (Precondition::Send, None) => content(method, request, stored),
+        (precondition, Some(coded)) => dressed(method, request, stored, coded.coding, precondition),
     };
     response.headers_mut().insert(header::AGE, HeaderValue::from(age.as_secs()));
     response.headers_mut().append(header::VIA, via.clone());
@@ -50,16 +54,57 @@ pub(crate) fn not_modified(stored: &HeaderMap) -> Response<Body> {
     response
 }
 
-fn content(method: &Method, request: &HeaderMap, stored: &StoredResponse) -> Response<Body> {
+/// An answer from what is kept coded, in the form that suits the request.
+fn dressed(
+    method: &Method,
+    request: &HeaderMap,
+    stored: &StoredResponse,
+    coding: Coding,
+    precondition: Precondition,
+) -> Response<Body> {
+    let part = *method == Method::GET && request.contains_key(header::RANGE);
+    let form = form(request, coding, part);
+    if precondition == Precondition::NotModified {
+        let mut fields = stored.headers.clone();
+        dress(&mut fields, coding, form);
+        return not_modified(&fields);
+    }
+    let mut response = match form {
+        Form::Plain => content(method, request, stored),
+        Form::Coded => start(stored),
+    };
+    dress(response.headers_mut(), coding, form);
+    if form == Form::Coded {
+        whole(method, stored.body.clone(), &mut response);
+    }
+    response
+}
+
+/// Status and fields as they are kept.
+fn start(stored: &StoredResponse) -> Response<Body> {
     let mut response = Response::new(Body::Empty);
     *response.status_mut() = stored.status;
     *response.headers_mut() = stored.headers.clone();
+    response
+}
+
+/// The plain form, or a part of it.
+fn content(method: &Method, request: &HeaderMap, stored: &StoredResponse) -> Response<Body> {
+    let mut response = start(stored);
     match slice(method, request, stored) {
-        Slice::Whole => whole(method, stored, &mut response),
+        Slice::Whole => match stored.coded {
+            Some(_) => decoded(method, stored, 0..stored.content_length(), &mut response),
+            None => whole(method, stored.body.clone(), &mut response),
+        },
         Slice::Single { body, content_range } => {
             *response.status_mut() = StatusCode::PARTIAL_CONTENT;
             set(&mut response, header::CONTENT_RANGE, &content_range);
             sized(&mut response, body);
+        }
+        Slice::Coded { range, content_range } => {
+            *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+            set(&mut response, header::CONTENT_RANGE, &content_range);
+            decoded(method, stored, range, &mut response);
         }
         Slice::Multiple { body, content_type } => {
             *response.status_mut() = StatusCode::PARTIAL_CONTENT;
@@ -73,26 +118,37 @@ fn content(method: &Method, request: &HeaderMap, stored: &StoredResponse) -> Res
             response.headers_mut().remove(header::CONTENT_TYPE);
             response.headers_mut().remove(header::CONTENT_ENCODING);
             set(&mut response, header::CONTENT_RANGE, &content_range);
-            sized(&mut response, bytes::Bytes::new());
+            sized(&mut response, Bytes::new());
         }
     }
     response
 }
 
-fn whole(method: &Method, stored: &StoredResponse, response: &mut Response<Body>) {
-    if stored.status == StatusCode::NO_CONTENT {
+fn whole(method: &Method, body: Bytes, response: &mut Response<Body>) {
+    if response.status() == StatusCode::NO_CONTENT {
         return;
     }
     if method == Method::HEAD {
-        let length = HeaderValue::from(stored.body.len());
-        response.headers_mut().insert(header::CONTENT_LENGTH, length);
-        *response.body_mut() = Body::Head(stored.body.len() as u64);
+        let length = body.len();
+        response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+        *response.body_mut() = Body::Head(length as u64);
     } else {
-        sized(response, stored.body.clone());
+        sized(response, body);
     }
 }
 
-fn sized(response: &mut Response<Body>, body: bytes::Bytes) {
+/// These bytes of a content that is kept coded. It is decoded as its client takes it.
+fn decoded(method: &Method, stored: &StoredResponse, range: Range<u64>, response: &mut Response<Body>) {
+    let length = range.end - range.start;
+    response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+    *response.body_mut() = match stored.coded {
+        _ if method == Method::HEAD => Body::Head(length),
+        Some(coded) => Body::stream(Decoded::new(coded, stored.body.clone(), range)),
+        None => Body::full(stored.body.clone()),
+    };
+}
+
+fn sized(response: &mut Response<Body>, body: Bytes) {
     response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
     *response.body_mut() = Body::full(body);
 }

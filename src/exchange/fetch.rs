@@ -12,16 +12,17 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use http::{HeaderMap, Response, StatusCode, header, response};
-use http_body::Body as _;
+use http_body::{Body as _, SizeHint};
 use tokio::sync::oneshot;
 
 use super::answer::Failure;
 use super::coalesce::{Landing, Lead};
-use super::fill::Plan;
+use super::fill::{Coder, Outlet, Plan};
 use super::relay::relay;
 use super::wanted::Wanted;
 use super::{Exchange, forwarded, heard};
 use crate::body::Body;
+use crate::coder;
 use crate::coherence::Liveness;
 use crate::interim::Listener;
 use crate::policy::json::parse_strict;
@@ -193,22 +194,36 @@ impl Fetch {
                 // A failing backend or one client's wish says nothing about the next answer.
                 let lasting = !head.status.is_server_error() && !forbids_storing(&self.wanted);
                 self.not_shareable(reason, lasting);
-                let head = self.outward(head);
+                // What its client would have got coded from the backend, it gets coded from here.
+                let coder = Coder::of(&self.wanted, &head, body.size_hint().exact());
+                let mut head = self.outward(head);
+                let body = match coder {
+                    Some(coder) => {
+                        coder.dress(&mut head.headers);
+                        coder.encode(body)
+                    }
+                    None => body,
+                };
                 let _ = client.send(Arrived::Streaming { head, body, stored: Err(reason), first_byte });
             }
             Ok((lifetimes, selecting)) => {
                 let received = head.headers.clone();
-                let (status, hint) = (head.status, body.size_hint());
+                let (status, mut hint) = (head.status, body.size_hint());
+                let coder = Coder::of(&self.wanted, &head, hint.exact());
+                let mut outward = self.outward(head);
+                if let Some(coder) = &coder {
+                    coder.dress(&mut outward.headers);
+                    // How long the coded content will be is not known.
+                    if coder.serves_client() {
+                        hint = SizeHint::default();
+                    }
+                }
                 let (tx, rx) = relay(hint);
-                let arrived = Arrived::Streaming {
-                    head: self.outward(head),
-                    body: Body::stream(rx),
-                    stored: Ok(()),
-                    first_byte,
-                };
+                let arrived =
+                    Arrived::Streaming { head: outward, body: Body::stream(rx), stored: Ok(()), first_byte };
                 let _ = client.send(arrived);
                 let plan = Plan { status, received, lifetimes, selecting, sent };
-                self.fill(body, tx, plan).await;
+                self.fill(body, Outlet::new(tx, coder), plan).await;
             }
         }
     }
@@ -238,7 +253,9 @@ impl Fetch {
             &wanted.terms,
         )
         .map_err(NotStored::as_str)?;
-        let selecting = match Vary::of(&head.headers, &wanted.route.vary) {
+        let vary =
+            Vary::of(&head.headers, &wanted.route.vary).by_coding(&head.headers, wanted.terms.asks_uncoded);
+        let selecting = match vary {
             Vary::None => Selecting::default(),
             Vary::Fields(fields) => Selecting::from_request(&fields, &wanted.parts.headers),
             Vary::Any => return Err("vary-any"),
@@ -268,7 +285,7 @@ impl Fetch {
         let request_json = wanted.request_json();
         let response_json = plan
             .route_needs_response(&wanted.route)
-            .then(|| within(&response.body, exchange.config.max_tag_body))
+            .then(|| plain_json(&response, exchange.config.max_tag_body))
             .flatten();
         let facts = wanted.facts(
             request_json.as_ref().map_or(Json::Unknown, Json::Known),
@@ -313,6 +330,15 @@ pub(crate) fn is_event_stream(headers: &HeaderMap) -> bool {
 /// The client's own `no-store` (RFC 9111 §5.2.1.5).
 pub(crate) fn forbids_storing(wanted: &Wanted) -> bool {
     RequestDirectives::of(&wanted.parts.headers).no_store
+}
+
+/// JSON of a response that may be coded here, if it is small enough to look into.
+fn plain_json(response: &StoredResponse, limit: u64) -> Option<serde_json::Value> {
+    match response.coded {
+        Some(coded) if coded.length > limit => None,
+        Some(coded) => parse_strict(&coder::decode(coded, &response.body).ok()?),
+        None => within(&response.body, limit),
+    }
 }
 
 /// JSON of a content that is small enough to look into.

@@ -502,6 +502,7 @@ fn client_has_it(wanted: &Wanted, received: &HeaderMap) -> bool {
         status: StatusCode::OK,
         headers: received.clone(),
         body: bytes::Bytes::new(),
+        coded: None,
         request_time: Default::default(),
         response_time: Default::default(),
         initial_age: Duration::ZERO,

@@ -74,8 +74,12 @@ impl Exchange {
         let key = self.key(&inbound, &route, &path, &query, &subject, body.as_ref());
         let Inbound { parts, peer, arrived, interim, .. } = inbound;
         // What nobody in particular gets, everybody without credentials may get: then `private` is an obstacle.
-        let terms =
-            Terms { per_subject: route.terms.per_subject && !subject.anonymous, ..route.terms.clone() };
+        let terms = Terms {
+            per_subject: route.terms.per_subject && !subject.anonymous,
+            // Tags are read from the content, and what is coded here must come uncoded.
+            asks_uncoded: route.compress.is_some() || self.policy.tags.route_needs_response(&route),
+            ..route.terms.clone()
+        };
         Ok(Wanted { route, params, parts, peer, path, query, subject, terms, key, body, arrived, interim })
     }
 
@@ -233,16 +237,11 @@ impl Wanted {
         }
         let (mut parts, body) = request.into_parts();
         exchange.make_forwardable(&mut parts, self.peer);
-        self.trim_fields(exchange, &mut parts.headers, validator);
+        self.trim_fields(&mut parts.headers, validator);
         Request::from_parts(parts, body)
     }
 
-    fn trim_fields(
-        &self,
-        exchange: &Exchange,
-        headers: &mut HeaderMap,
-        validator: Option<(&StoredResponse, bool)>,
-    ) {
+    fn trim_fields(&self, headers: &mut HeaderMap, validator: Option<(&StoredResponse, bool)>) {
         subject::strip_ignored(&self.route, headers);
         for name in &CONDITIONAL {
             headers.remove(name);
@@ -250,8 +249,7 @@ impl Wanted {
         headers.remove(header::EXPECT);
         // Says per client what X-Forwarded-* says too; what is not keyed must not colour an answer.
         headers.remove(header::FORWARDED);
-        if exchange.policy.tags.route_needs_response(&self.route) {
-            // Tags are read from the content, so it must come uncoded.
+        if self.terms.asks_uncoded {
             headers.remove(header::ACCEPT_ENCODING);
         } else {
             fields::normalise_accept_encoding(headers);

@@ -15,6 +15,7 @@ use super::path::{self, PathParams, PathTemplate, Segment};
 use super::query::{self, QueryRules};
 use super::subject::SubjectSpec;
 use super::tags::TagTemplate;
+use crate::semantics::coding::Compression;
 use crate::semantics::storing::Terms;
 
 /// One `[[route]]`, compiled.
@@ -48,6 +49,8 @@ pub struct Route {
     pub body_key: Option<BodyKey>,
     /// Tags its entries get.
     pub tags: Vec<TagTemplate>,
+    /// How content is kept and sent that the backend sends uncoded; `None` = as it came.
+    pub compress: Option<Arc<Compression>>,
     /// Largest body kept, bytes.
     pub max_body: u64,
     /// Whether concurrent misses share one fetch.

@@ -284,6 +284,24 @@ const NORMAL_FORMS: [&str; 16] = [
     "zstd, br, gzip, identity;q=0",
 ];
 
+/// Whether a request asks for this coding (RFC 9110 §12.5.3), or, without a word about codings, for `identity`.
+pub fn accepts(request: &HeaderMap, coding: &str) -> bool {
+    let said = Codings::of(request);
+    let asked = |coding: Option<bool>| coding.or(said.other) == Some(true);
+    match coding {
+        "zstd" => asked(said.zstd),
+        "br" => asked(said.br),
+        "gzip" => asked(said.gzip),
+        "identity" => said.identity.or(said.other) != Some(false),
+        _ => false,
+    }
+}
+
+/// Checksums of a content (RFC 9530 and what came before).
+pub(super) fn is_digest(name: &HeaderName) -> bool {
+    matches!(name.as_str(), "content-md5" | "content-digest" | "repr-digest" | "digest")
+}
+
 /// What a client says about each coding: accepted, refused (`q=0`), or nothing.
 #[derive(Debug, Default)]
 struct Codings {

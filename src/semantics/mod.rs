@@ -3,6 +3,7 @@
 
 pub mod cache_control;
 pub mod cache_status;
+pub mod coding;
 pub mod fields;
 pub mod freshness;
 mod lists;

@@ -30,6 +30,13 @@ pub enum Slice {
         /// Value of `Content-Range`.
         content_range: String,
     },
+    /// One range of a content that is kept coded: 206 with `Content-Range`.
+    Coded {
+        /// The bytes, counted in the content without its coding.
+        range: Range<u64>,
+        /// Value of `Content-Range`.
+        content_range: String,
+    },
     /// Several ranges: 206 as `multipart/byteranges`.
     Multiple {
         /// The multipart content.
@@ -55,15 +62,21 @@ pub fn slice(method: &Method, request: &HeaderMap, stored: &StoredResponse) -> S
     if !if_range_holds(request, stored) {
         return Slice::Whole;
     }
-    let length = stored.body.len();
+    let Ok(length) = usize::try_from(stored.content_length()) else { return Slice::Whole };
     let ranges: Vec<_> = specs.iter().filter_map(|spec| spec.within(length)).collect();
     match coalesce(ranges).as_slice() {
         // An empty suffix of nothing: there is no way to say so in Content-Range (RFC 9110 §14.1.2).
         [] if length == 0 && specs.iter().any(Spec::is_suffix) => Slice::Whole,
         [] => Slice::Unsatisfiable { content_range: format!("bytes */{length}") },
+        [one] if stored.coded.is_some() => Slice::Coded {
+            range: one.start as u64..one.end as u64,
+            content_range: content_range(one, length),
+        },
         [one] => {
             Slice::Single { body: stored.body.slice(one.clone()), content_range: content_range(one, length) }
         }
+        // Not worth decoding it all at once.
+        _ if stored.coded.is_some() => Slice::Whole,
         several => multipart(several, stored),
     }
 }
@@ -134,6 +147,10 @@ fn if_range_holds(request: &HeaderMap, stored: &StoredResponse) -> bool {
     let Some(given) = sole(request, &IF_RANGE) else { return false };
     if given.as_bytes().contains(&b'"') {
         return given.as_bytes().starts_with(b"\"") && validation::etag(&stored.headers) == Some(given);
+    }
+    // What is kept coded has two forms of one date: it does not say which of them the client has a part of.
+    if stored.coded.is_some() {
+        return false;
     }
     // A date is strong only if sent with a later Date (RFC 9110 §8.8.2.2), and must be the very one.
     let strong =

@@ -196,6 +196,7 @@ mod tests {
             status: StatusCode::OK,
             headers: HeaderMap::new(),
             body: Bytes::new(),
+            coded: None,
             request_time: Timestamp(0),
             response_time: Timestamp(0),
             initial_age: Duration::ZERO,

@@ -15,6 +15,7 @@ use bytes::Bytes;
 use http::header::{AGE, CONTENT_LENGTH, DATE, TRAILER};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
+use super::coding::Coded;
 use super::timestamp::Timestamp;
 use super::vary::Selecting;
 use super::{fields, freshness, validation};
@@ -29,8 +30,10 @@ pub struct StoredResponse {
     pub status: StatusCode,
     /// End-to-end fields, in the order received.
     pub headers: HeaderMap,
-    /// The complete content.
+    /// The complete content, coded by this cache if `coded` says so.
     pub body: Bytes,
+    /// How this cache coded the content; by `headers` it is uncoded.
+    pub coded: Option<Coded>,
     /// When the request that brought it was sent upstream (RFC 9111 §4.2.3 `request_time`).
     pub request_time: Timestamp,
     /// When its head arrived (`response_time`).
@@ -117,6 +120,7 @@ impl StoredResponse {
             status,
             headers,
             body,
+            coded: None,
             request_time,
             response_time,
             initial_age,
@@ -128,6 +132,11 @@ impl StoredResponse {
     /// `current_age` of RFC 9111 §4.2.3.
     pub fn current_age(&self, now: Timestamp) -> Duration {
         self.initial_age.saturating_add(now.since(self.response_time))
+    }
+
+    /// Length of the content as the backend sent it, bytes.
+    pub fn content_length(&self) -> u64 {
+        self.coded.map_or(self.body.len() as u64, |coded| coded.length)
     }
 
     /// Whether every window has closed.

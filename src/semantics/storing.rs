@@ -76,6 +76,8 @@ pub struct Terms {
     pub store_errors: bool,
     /// Client `no-cache`/`max-age` request directives are honoured (default true).
     pub client_refresh: bool,
+    /// The backend is asked for uncoded content, whatever its client accepts.
+    pub asks_uncoded: bool,
     /// The targeted fields that speak to this cache, the one that counts most first (RFC 9213 §2.2).
     pub target_list: Arc<[HeaderName]>,
 }
@@ -94,6 +96,7 @@ impl Default for Terms {
             store_set_cookie: false,
             store_errors: false,
             client_refresh: true,
+            asks_uncoded: false,
             target_list: [CDN_CACHE_CONTROL].into(),
         }
     }

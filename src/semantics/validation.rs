@@ -123,9 +123,10 @@ pub fn freshen(
     strip_for_storage(&mut headers);
     let freshened = StoredResponse {
         status: stored.status,
-        selecting: selecting(stored, &headers, request),
+        selecting: selecting(stored, &headers, request, terms),
         headers,
         body: stored.body.clone(),
+        coded: stored.coded,
         request_time,
         response_time,
         initial_age,
@@ -142,7 +143,7 @@ fn merge(stored: &HeaderMap, not_modified: &HeaderMap, response_time: Timestamp)
     merged.remove(DATE);
     let nominated = fields::nominated(not_modified);
     for name in not_modified.keys() {
-        if fields::is_hop_by_hop(name, &nominated) || KEPT.contains(name) || is_digest(name) {
+        if fields::is_hop_by_hop(name, &nominated) || KEPT.contains(name) || fields::is_digest(name) {
             continue;
         }
         merged.remove(name);
@@ -154,20 +155,15 @@ fn merge(stored: &HeaderMap, not_modified: &HeaderMap, response_time: Timestamp)
     merged
 }
 
-/// Fields that describe the stored content and stay with it (RFC 9111 §3.2). The tag is the stored one: it may
+/// Fields that describe the stored content and stay with it (RFC 9111 §3.2), as its checksums do. The tag is the stored one: it may
 /// differ from the 304's only in strength.
 const KEPT: [HeaderName; 5] = [CONTENT_ENCODING, CONTENT_TYPE, CONTENT_RANGE, CONTENT_LENGTH, ETAG];
 
-/// Checksums of the content, likewise.
-fn is_digest(name: &HeaderName) -> bool {
-    matches!(name.as_str(), "content-md5" | "content-digest" | "repr-digest" | "digest")
-}
-
 /// The selecting fields after a 304 that may name more of them. What the stored response was selected by, this
 /// request has too: it was looked up with it.
-fn selecting(stored: &StoredResponse, headers: &HeaderMap, request: &Parts) -> Selecting {
+fn selecting(stored: &StoredResponse, headers: &HeaderMap, request: &Parts, terms: &Terms) -> Selecting {
     let known: Vec<HeaderName> = stored.selecting.names().cloned().collect();
-    match Vary::of(headers, &known) {
+    match Vary::of(headers, &known).by_coding(headers, terms.asks_uncoded) {
         Vary::Fields(names) if names != known => Selecting::from_request(&names, &request.headers),
         _ => stored.selecting.clone(),
     }

@@ -8,7 +8,7 @@
 use http::header::{ACCEPT, ACCEPT_CHARSET, ACCEPT_ENCODING, ACCEPT_LANGUAGE, VARY};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::{fields, lists, sole};
+use super::{coding, fields, lists, sole};
 
 /// More selecting fields than this are taken for `*`.
 pub const MOST_FIELDS: usize = 32;
@@ -47,6 +47,25 @@ impl Vary {
             1..=MOST_FIELDS => Vary::Fields(names),
             _ => Vary::Any,
         }
+    }
+}
+
+impl Vary {
+    /// With what a coding adds and takes away. A content that came coded is for those alone who asked as this request
+    /// did, whatever its `Vary` says. One that was asked for uncoded, and came so, is the same for everybody.
+    pub fn by_coding(self, response: &HeaderMap, asked_uncoded: bool) -> Vary {
+        let mut names = match self {
+            Vary::Any => return Vary::Any,
+            Vary::None => Vec::new(),
+            Vary::Fields(names) => names,
+        };
+        if coding::is_coded(response) {
+            names.push(ACCEPT_ENCODING);
+            sort(&mut names);
+        } else if asked_uncoded {
+            names.retain(|name| *name != ACCEPT_ENCODING);
+        }
+        if names.is_empty() { Vary::None } else { Vary::Fields(names) }
     }
 }
 
@@ -178,6 +197,24 @@ mod tests {
             fields(&["accept", "origin", "x-version"])
         );
         assert_eq!(Vary::of(&headers(&[("vary", "*")]), &extra), Vary::Any);
+    }
+
+    #[test]
+    fn codings_add_and_take_away() {
+        let by = |said: &[(&str, &str)], asked_uncoded| {
+            let response = headers(said);
+            Vary::of(&response, &[]).by_coding(&response, asked_uncoded)
+        };
+        let (coded, selected) = (("content-encoding", "gzip"), ("vary", "Accept-Encoding, Origin"));
+        assert_eq!(by(&[coded], false), fields(&["accept-encoding"]), "whatever its Vary says");
+        assert_eq!(by(&[coded, selected], false), fields(&["accept-encoding", "origin"]));
+        assert_eq!(by(&[coded, selected], true), fields(&["accept-encoding", "origin"]), "asked in vain");
+        assert_eq!(by(&[("content-encoding", "identity"), selected], true), fields(&["origin"]));
+        assert_eq!(by(&[selected], true), fields(&["origin"]));
+        assert_eq!(by(&[("vary", "accept-encoding")], true), Vary::None);
+        assert_eq!(by(&[selected], false), fields(&["accept-encoding", "origin"]));
+        assert_eq!(by(&[], false), Vary::None);
+        assert_eq!(by(&[coded, ("vary", "*")], true), Vary::Any);
     }
 
     #[test]

@@ -26,12 +26,13 @@ use super::entry::{Entry, Slot, VaryIndex};
 use crate::coherence::{Epoch, Stamp};
 use crate::policy::key::CacheKey;
 use crate::policy::tags::Tag;
+use crate::semantics::coding::{Coded, Coding};
 use crate::semantics::stored::{Lifetimes, StoredResponse};
 use crate::semantics::timestamp::Timestamp;
 use crate::semantics::vary::Selecting;
 
 const MAGIC: &[u8; 4] = b"WEIR";
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 const FLAG_ZSTD: u8 = 1;
 const FLAG_INDEX: u8 = 2;
 const FIXED: usize = 88;
@@ -94,6 +95,8 @@ pub fn encode_entry(entry: &Entry) -> Option<Vec<u8>> {
         w.duration(window);
     }
     w.u8(u8::from(lifetimes.always_validate) | u8::from(lifetimes.must_revalidate) << 1);
+    w.u8(response.coded.map_or(0, |coded| coding_number(coded.coding)));
+    w.u64(response.coded.map_or(0, |coded| coded.length));
     w.u16(response.status.as_u16());
     w.count(response.selecting.0.len())?;
     for (name, value) in &response.selecting.0 {
@@ -208,7 +211,8 @@ fn checksum(value: &[u8]) -> [u8; 8] {
 /// The body by zstd level 1, if it is large enough, not encoded already, and becomes at least a tenth smaller.
 fn compress(response: &StoredResponse) -> Option<Vec<u8>> {
     let body = &response.body;
-    if body.len() < COMPRESS_FROM || response.headers.contains_key(http::header::CONTENT_ENCODING) {
+    let coded = response.coded.is_some() || response.headers.contains_key(http::header::CONTENT_ENCODING);
+    if body.len() < COMPRESS_FROM || coded {
         return None;
     }
     thread_local! {
@@ -228,6 +232,14 @@ fn decompress(compressed: &[u8], size: usize) -> Option<Bytes> {
     }
     let body = ZSTD.with_borrow_mut(|zstd| zstd.as_mut()?.decompress(compressed, size).ok())?;
     (body.len() == size).then(|| body.into())
+}
+
+fn coding_number(coding: Coding) -> u8 {
+    match coding {
+        Coding::Gzip => 1,
+        Coding::Br => 2,
+        Coding::Zstd => 3,
+    }
 }
 
 struct Writer(Vec<u8>);
@@ -374,6 +386,7 @@ impl<'a> Reader<'a> {
         let response_time = Timestamp(self.u64()?);
         let initial_age = self.duration()?;
         let lifetimes = self.lifetimes()?;
+        let coded = self.coded(max_body)?;
         let status = StatusCode::from_u16(self.u16()?).ok()?;
         let selecting = self.selecting()?;
         let headers = self.headers()?;
@@ -382,6 +395,7 @@ impl<'a> Reader<'a> {
             status,
             headers,
             body,
+            coded,
             request_time,
             response_time,
             initial_age,
@@ -402,6 +416,16 @@ impl<'a> Reader<'a> {
         lifetimes.always_validate = flags & 1 != 0;
         lifetimes.must_revalidate = flags & 2 != 0;
         Some(lifetimes)
+    }
+
+    /// How the content was coded here. Who decodes it relies on its length.
+    fn coded(&mut self, max_body: u64) -> Option<Option<Coded>> {
+        let (number, length) = (self.u8()?, self.u64()?);
+        if number == 0 {
+            return (length == 0).then_some(None);
+        }
+        let coding = Coding::ALL.into_iter().find(|coding| coding_number(*coding) == number)?;
+        (length <= max_body).then_some(Some(Coded { coding, length }))
     }
 
     /// What is left is the body; `whole` is the buffer that is being read.

@@ -45,6 +45,7 @@ fn route(name: &str, path: &str, subject: SubjectSpec, tag: &str) -> Route {
         vary: vec![],
         body_key: None,
         tags: vec![TagTemplate::parse(tag).unwrap()],
+        compress: None,
         max_body: 1 << 20,
         coalesce: Coalesce::Local,
     }
@@ -214,6 +215,7 @@ fn answer(now: Timestamp) -> StoredResponse {
         status: StatusCode::OK,
         headers: HeaderMap::new(),
         body: "hello".into(),
+        coded: None,
         request_time: now,
         response_time: now,
         initial_age: Duration::ZERO,

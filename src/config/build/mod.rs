@@ -6,6 +6,7 @@
 
 mod checks;
 mod coherence;
+mod compress;
 mod matching;
 mod purges;
 mod redis;

@@ -10,7 +10,9 @@ use std::time::Duration;
 use http::{HeaderName, Method};
 use toml::Spanned;
 
-use super::super::file::{Credentials, Defaults, File, Origin, Query, Route as Typed, Subject, UnlistedMode};
+use super::super::file::{
+    Compress, Credentials, Defaults, File, Origin, Query, Route as Typed, Subject, UnlistedMode,
+};
 use super::super::values::{Shared, Span, Switch, Text, show_size};
 use super::matching::PATTERN_FORM;
 use super::sections::KeyPart;
@@ -57,6 +59,7 @@ struct Inherited<'a> {
     ignore: Option<&'a Vec<Text>>,
     vary: Option<&'a Vec<Text>>,
     target_list: Option<&'a Vec<Text>>,
+    compress: Option<&'a Spanned<Compress>>,
     max_body: Option<&'a Spanned<super::Size>>,
     coalesce: Option<&'a Spanned<Switch<Shared>>>,
 }
@@ -84,6 +87,7 @@ impl<'a> Inherited<'a> {
             ignore: either!(ignore),
             vary: either!(vary),
             target_list: either!(target_list),
+            compress: either!(compress),
             max_body: either!(max_body),
             coalesce: either!(coalesce),
         }
@@ -168,6 +172,7 @@ impl Builder<'_, '_> {
         let query = from.query.map(|q| self.query(q)).unwrap_or_default();
         let ignore = from.ignore.map(|i| self.ignored(i)).unwrap_or_default();
         let vary = from.vary.map(|v| self.vary(v)).unwrap_or_default();
+        let compress = self.compression(from.compress);
         let own_max = self.size(from.max_body, max_body, 1..=1 << 30);
         if let Some(typed) = from.max_body.filter(|_| own_max > max_body) {
             self.error_once(
@@ -201,6 +206,7 @@ impl Builder<'_, '_> {
             vary,
             body_key: None,
             tags: Vec::new(),
+            compress,
             max_body: own_max,
             coalesce: coalesce(from.coalesce),
         };
@@ -301,6 +307,8 @@ impl Builder<'_, '_> {
             target_list: from.target_list.map_or_else(default_target_list, |given| self.target_list(given)),
             per_subject: false,
             public: false,
+            // Each request's route says so.
+            asks_uncoded: false,
         };
         let jitter = from.jitter.map_or(0.0, |j| *j.get_ref());
         if let Some(typed) = from.jitter.filter(|_| !(0.0..=0.5).contains(&jitter)) {
@@ -343,7 +351,7 @@ impl Builder<'_, '_> {
     }
 
     /// Forgets problems found since `before` that were found earlier, too.
-    fn drop_repeats(&mut self, before: usize) {
+    pub(super) fn drop_repeats(&mut self, before: usize) {
         let new = self.document.problems.split_off(before);
         for problem in new {
             if !self.document.problems.contains(&problem) {

@@ -25,6 +25,7 @@ fn route(methods: &str, path: &str) -> Route {
         vary: Vec::new(),
         body_key: None,
         tags: Vec::new(),
+        compress: None,
         max_body: 1 << 20,
         coalesce: Coalesce::Local,
     }

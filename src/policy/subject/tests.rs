@@ -34,6 +34,7 @@ fn route(subject: SubjectSpec) -> Route {
         vary: Vec::new(),
         body_key: None,
         tags: Vec::new(),
+        compress: None,
         max_body: 1,
         coalesce: Coalesce::Local,
     }

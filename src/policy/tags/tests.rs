@@ -34,6 +34,7 @@ fn route(name: &str, subject: SubjectSpec, tags: &[&str]) -> Arc<Route> {
         vary: Vec::new(),
         body_key: None,
         tags: tags.iter().map(|t| TagTemplate::parse(t).unwrap()).collect(),
+        compress: None,
         max_body: 1,
         coalesce: Coalesce::Local,
     })

@@ -1,4 +1,5 @@
 use super::*;
+use crate::semantics::coding::{Coded, Coding};
 use crate::semantics::stored::Lifetimes;
 use crate::semantics::vary::Selecting;
 use http::HeaderName;
@@ -213,6 +214,27 @@ fn wanted(specs: &[(u8, u64, u64)], length: usize) -> Vec<usize> {
     (0..length).filter(|p| asked(*p)).map(|p| p as usize).collect()
 }
 
+#[test]
+fn what_is_kept_coded_is_cut_by_the_length_it_has_uncoded() {
+    let coded = Coded { coding: Coding::Gzip, length: 100 };
+    let fields = [("etag", "\"a\""), ("last-modified", "Thu, 01 Jan 1970 00:00:01 GMT")];
+    let stored = StoredResponse { coded: Some(coded), ..stored(b"coded", &fields) };
+    let cut = |fields: &[(&str, &str)]| slice(&Method::GET, &headers(fields), &stored);
+    let last_ten = Slice::Coded { range: 90..100, content_range: "bytes 90-99/100".into() };
+    assert_eq!(cut(&[("range", "bytes=-10")]), last_ten);
+    assert_eq!(cut(&[("range", "bytes=-10"), ("if-range", "\"a\"")]), last_ten);
+    let unsatisfiable = Slice::Unsatisfiable { content_range: "bytes */100".into() };
+    assert_eq!(cut(&[("range", "bytes=100-")]), unsatisfiable);
+    assert_eq!(cut(&[("range", "bytes=0-1, 5-6")]), Slice::Whole, "several at once");
+    // Of the coded form a client has a weak tag, and the date of both.
+    assert_eq!(cut(&[("range", "bytes=-10"), ("if-range", "W/\"a\"")]), Slice::Whole);
+    let date = ("if-range", "Thu, 01 Jan 1970 00:00:01 GMT");
+    assert_eq!(cut(&[("range", "bytes=-10"), date]), Slice::Whole);
+    let uncoded = StoredResponse { coded: None, ..stored.clone() };
+    let cut = slice(&Method::GET, &headers(&[("range", "bytes=-1"), date]), &uncoded);
+    assert!(matches!(cut, Slice::Single { .. }), "{cut:?}");
+}
+
 proptest! {
     #[test]
     fn slices_are_the_bytes_asked_for(
@@ -233,6 +255,7 @@ proptest! {
             Slice::Unsatisfiable { .. } => Vec::new(),
             Slice::Single { body, content_range } => vec![(format!("Content-Range: {content_range}"), body.to_vec())],
             Slice::Multiple { .. } => parts(&sliced),
+            Slice::Coded { .. } => return Err(TestCaseError::fail("nothing is coded here")),
         };
         let mut positions = Vec::new();
         for (head, bytes) in given {

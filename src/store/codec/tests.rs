@@ -26,6 +26,7 @@ fn sample(body: Vec<u8>) -> Entry {
             status: StatusCode::OK,
             headers,
             body: body.into(),
+            coded: None,
             request_time: Timestamp(1_000),
             response_time: Timestamp(1_250),
             initial_age: Duration::from_millis(250),
@@ -98,7 +99,7 @@ fn every_way_of_being_wrong_has_its_name() {
     assert_eq!(back(vec![]).unwrap_err(), Undecodable::Foreign);
     assert_eq!(back(b"hello".repeat(100)).unwrap_err(), Undecodable::Foreign);
     let mut other = good.clone();
-    other[4] = 2;
+    other[4] = VERSION + 1;
     assert_eq!(back(reseal(other)).unwrap_err(), Undecodable::Version);
     let mut flipped = good.clone();
     *flipped.last_mut().unwrap() ^= 1;
@@ -110,6 +111,23 @@ fn every_way_of_being_wrong_has_its_name() {
     let cut = good[..good.len() - 1].to_vec();
     assert_eq!(back(reseal(cut)).unwrap_err(), Undecodable::Malformed);
     assert_eq!(decode(good.into(), &KEY, &route(), 4).unwrap_err(), Undecodable::Malformed, "over max_body");
+}
+
+#[test]
+fn what_was_coded_here_is_kept_as_it_is() {
+    for coding in Coding::ALL {
+        let mut entry = sample(vec![b'a'; 4096]);
+        entry.response.coded = Some(Coded { coding, length: 10_000 });
+        let value = encode_entry(&entry).unwrap();
+        assert_eq!(value[5] & FLAG_ZSTD, 0, "not coded twice");
+        let Slot::Entry(read) = decode(value.clone().into(), &KEY, &route(), 10_000).unwrap() else {
+            panic!("an index")
+        };
+        assert_eq!(read.response.coded, entry.response.coded);
+        assert_eq!(read.response.body, entry.response.body);
+        let small = decode(value.into(), &KEY, &route(), 9_999);
+        assert_eq!(small.unwrap_err(), Undecodable::Malformed, "would decode to more than the limit");
+    }
 }
 
 #[test]

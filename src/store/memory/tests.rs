@@ -33,6 +33,7 @@ fn entry(c: &Coherence, selecting: &[(&'static str, &'static str)], at: u64) -> 
             status: StatusCode::OK,
             headers: HeaderMap::new(),
             body: bytes::Bytes::from_static(b"x"),
+            coded: None,
             request_time: Timestamp(at),
             response_time: Timestamp(at),
             initial_age: Duration::ZERO,
