@@ -164,7 +164,7 @@ impl http_body::Body for Encoded {
 struct Decoder(Decoding);
 
 enum Decoding {
-    Gzip(flate2::write::GzDecoder<Bounded>),
+    Gzip(Box<flate2::write::GzDecoder<Bounded>>),
     Br(Box<brotli::DecompressorWriter<Bounded>>),
     Zstd(zstd::stream::write::Decoder<'static, Bounded>),
 }
@@ -173,7 +173,7 @@ impl Decoder {
     fn new(coded: Coded) -> io::Result<Decoder> {
         let output = Bounded { bytes: Vec::new(), left: coded.length };
         Ok(Decoder(match coded.coding {
-            Coding::Gzip => Decoding::Gzip(flate2::write::GzDecoder::new(output)),
+            Coding::Gzip => Decoding::Gzip(Box::new(flate2::write::GzDecoder::new(output))),
             Coding::Br => Decoding::Br(Box::new(brotli::DecompressorWriter::new(output, STEP))),
             Coding::Zstd => Decoding::Zstd(zstd::stream::write::Decoder::new(output)?),
         }))

@@ -8,6 +8,9 @@ use std::io::{Read, Write as _};
 
 use support::{Answer, Ask, Origin, Redis, Reply, Weir, within};
 
+/// Makes an answer.
+type Make = fn() -> Reply;
+
 const LIST: &str = "[[route]]\nname = \"list\"\nmatch = \"GET /list\"\nttl = \"5m\"\ncompress = \"gzip\"";
 
 /// Some 30 KB of JSON.
@@ -194,7 +197,7 @@ async fn what_is_not_worth_it_or_not_allowed_stays_as_it_is() {
     let small = || Reply::text("{}").header("content-type", "application/json");
     let image = || Reply::text(vec![b'x'; 5000]).header("content-type", "image/png");
     let whole = || reply().header("cache-control", "no-transform");
-    let makes: [(&str, fn() -> Reply); 3] = [("/small", small), ("/image", image), ("/kept-whole", whole)];
+    let makes: [(&str, Make); 3] = [("/small", small), ("/image", image), ("/kept-whole", whole)];
     for (path, make) in makes {
         origin.always(&format!("GET {path}"), make);
         for _ in 0..2 {
