@@ -6,7 +6,8 @@ mod support;
 use std::fmt::Write as _;
 use std::io::{Read, Write as _};
 
-use support::{Answer, Ask, Origin, Redis, Reply, Weir, within};
+use support::{Answer, Ask, Origin, RawOrigin, Redis, Reply, Weir, WeirConfig, within};
+use tokio::io::AsyncWriteExt as _;
 
 /// Makes an answer.
 type Make = fn() -> Reply;
@@ -31,10 +32,14 @@ fn reply() -> Reply {
         .header("accept-ranges", "bytes")
 }
 
+fn gunzip_bytes(body: &[u8]) -> Vec<u8> {
+    let mut content = Vec::new();
+    flate2::read::GzDecoder::new(body).read_to_end(&mut content).expect("gzip");
+    content
+}
+
 fn gunzip(body: &[u8]) -> String {
-    let mut text = String::new();
-    flate2::read::GzDecoder::new(body).read_to_string(&mut text).expect("gzip");
-    text
+    String::from_utf8(gunzip_bytes(body)).expect("text")
 }
 
 fn accepting(ask: Ask, codings: &str) -> Ask {
@@ -261,6 +266,70 @@ async fn what_the_backend_sends_slowly_is_not_held_back() {
     let stored = accepting(weir.get("/list"), "gzip").await;
     assert_eq!(gunzip(&stored.assert_hit().body), "one two three");
     assert_eq!(weir.get("/list").await.assert_hit().text(), "one two three");
+}
+
+#[tokio::test]
+async fn trailers_come_after_the_last_of_what_was_coded() {
+    let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\nETag: \"v1\"\r\n\
+                Trailer: X-Sum, Repr-Digest\r\n\r\n";
+    let whole = format!(
+        "{head}{:x}\r\n{}\r\n0\r\nX-Sum: 7\r\nRepr-Digest: sha-256=:AA==:\r\n\r\n",
+        list().len(),
+        list()
+    );
+    let origin = RawOrigin::start(move |mut stream| {
+        let whole = whole.clone();
+        async move {
+            while !RawOrigin::read_head(&mut stream).await.is_empty() {
+                stream.write_all(whole.as_bytes()).await.unwrap();
+            }
+        }
+    })
+    .await;
+    let texts = [LIST.to_owned(), LIST.replace("compress", "max_body = \"1KiB\"\ncompress")];
+    for text in texts {
+        let weir = WeirConfig::new(&text).upstream(&origin.url()).start().await;
+        for http2 in [false, true] {
+            let ask = accepting(weir.get(&format!("/list?{http2}")), "gzip");
+            let answer = if http2 { ask.http2() } else { ask.header("te", "trailers") }.await;
+            assert_eq!(gunzip(&answer.body), list());
+            let trailers = answer.trailers.expect("trailers");
+            assert_eq!(trailers["x-sum"], "7");
+            assert!(!trailers.contains_key("repr-digest"), "of other bytes");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_grows_beyond_the_limit_by_its_coding_is_not_kept() {
+    let origin = Origin::start().await;
+    let mut x = 1_u64;
+    let noise: Vec<u8> = std::iter::repeat_with(|| {
+        x = x.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (x >> 56) as u8
+    })
+    .take(100_000)
+    .collect();
+    let content = noise.clone();
+    origin.always("GET /list", move || Reply::text(content.clone()).header("content-type", "text/plain"));
+    let text = LIST.replace("compress", "max_body = \"100000B\"\ncompress");
+    let weir = Weir::start(&origin, &text).await;
+    let answer = accepting(weir.get("/list"), "gzip").await;
+    assert_eq!(gunzip_bytes(&answer.body), noise);
+    assert_eq!(weir.get("/list").await.assert_not_hit().body, noise);
+    assert_eq!(origin.count("/list"), 2);
+}
+
+#[tokio::test]
+async fn events_are_not_held_together() {
+    let origin = Origin::start().await;
+    let (sender, events) = Reply::channel();
+    let events = std::sync::Mutex::new(Some(events.header("content-type", "text/event-stream")));
+    origin.on("GET /list", move |_| events.lock().unwrap().take().expect("one request"));
+    let weir = Weir::start(&origin, LIST).await;
+    let mut opened = accepting(weir.get("/list"), "gzip").open().await.unwrap();
+    sender.send("data: 1\n\n".into()).await.unwrap();
+    assert_eq!(within("an event", opened.chunk()).await.unwrap().unwrap(), "data: 1\n\n");
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use http::{HeaderMap, Response, StatusCode, header, response};
+use http::{HeaderMap, Response, StatusCode, response};
 use http_body::{Body as _, SizeHint};
 use tokio::sync::oneshot;
 
@@ -28,6 +28,7 @@ use crate::interim::Listener;
 use crate::policy::json::parse_strict;
 use crate::policy::tags::Json;
 use crate::semantics::cache_control::RequestDirectives;
+use crate::semantics::fields::is_event_stream;
 use crate::semantics::stored::{Lifetimes, StoredResponse};
 use crate::semantics::storing::{NotStored, admit};
 use crate::semantics::timestamp::Timestamp;
@@ -195,7 +196,7 @@ impl Fetch {
                 let lasting = !head.status.is_server_error() && !forbids_storing(&self.wanted);
                 self.not_shareable(reason, lasting);
                 // What its client would have got coded from the backend, it gets coded from here.
-                let coder = Coder::of(&self.wanted, &head, body.size_hint().exact());
+                let coder = Coder::of(&self, &head, body.size_hint().exact(), false);
                 let mut head = self.outward(head);
                 let body = match coder {
                     Some(coder) => {
@@ -209,7 +210,7 @@ impl Fetch {
             Ok((lifetimes, selecting)) => {
                 let received = head.headers.clone();
                 let (status, mut hint) = (head.status, body.size_hint());
-                let coder = Coder::of(&self.wanted, &head, hint.exact());
+                let coder = Coder::of(&self, &head, hint.exact(), true);
                 let mut outward = self.outward(head);
                 if let Some(coder) = &coder {
                     coder.dress(&mut outward.headers);
@@ -319,14 +320,6 @@ impl Fetch {
     }
 }
 
-/// Whether the content is a stream of events, without an end of its own (WHATWG HTML §9.2).
-pub(crate) fn is_event_stream(headers: &HeaderMap) -> bool {
-    headers.get(header::CONTENT_TYPE).is_some_and(|line| {
-        let kind = line.as_bytes().split(|&b| b == b';').next().unwrap_or_default();
-        kind.trim_ascii().eq_ignore_ascii_case(b"text/event-stream")
-    })
-}
-
 /// The client's own `no-store` (RFC 9111 §5.2.1.5).
 pub(crate) fn forbids_storing(wanted: &Wanted) -> bool {
     RequestDirectives::of(&wanted.parts.headers).no_store
@@ -336,7 +329,7 @@ pub(crate) fn forbids_storing(wanted: &Wanted) -> bool {
 fn plain_json(response: &StoredResponse, limit: u64) -> Option<serde_json::Value> {
     match response.coded {
         Some(coded) if coded.length > limit => None,
-        Some(coded) => parse_strict(&coder::decode(coded, &response.body).ok()?),
+        Some(coded) => parse_strict(&coder::decode(coded, response.body.clone()).ok()?),
         None => within(&response.body, limit),
     }
 }

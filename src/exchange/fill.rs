@@ -14,7 +14,7 @@ use std::task::Poll;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::poll;
-use http::{HeaderMap, StatusCode, header, response};
+use http::{HeaderMap, StatusCode, response};
 use http_body::{Body as _, Frame};
 use http_body_util::BodyExt;
 
@@ -23,9 +23,8 @@ use super::answer::Failure;
 use super::coalesce::Landing;
 use super::fetch::{Fetch, Sent};
 use super::relay::RelaySender;
-use super::wanted::Wanted;
 use crate::body::{Body, BodyError};
-use crate::coder::{Encoded, Encoder};
+use crate::coder::{self, Encoded, Encoder};
 use crate::semantics::coding::{self, Coded, Coding, Form};
 use crate::semantics::stored::{Lifetimes, StoredResponse};
 use crate::semantics::vary::Selecting;
@@ -45,27 +44,39 @@ pub(super) struct Plan {
     pub(super) sent: Sent,
 }
 
-/// Codes a content for the store, and for the client that began the fetch if that takes it so.
+/// What a response is coded by: for the store, and for the client that began the fetch if that takes it so.
 pub(super) struct Coder {
-    encoder: Encoder,
+    /// `None` = nobody gets it coded.
+    encoder: Option<Encoder>,
     coding: Coding,
     form: Form,
     /// Bytes taken so far.
     length: u64,
+    /// What the encoder takes up.
+    room: Reserved,
 }
 
 impl Coder {
-    /// One for a response with this head, as the route wants it.
-    pub(super) fn of(wanted: &Wanted, head: &response::Parts, length: Option<u64>) -> Option<Coder> {
+    /// One for a response with this head and this length, if the route wants it coded and there is room for an encoder.
+    pub(super) fn of(
+        fetch: &Fetch,
+        head: &response::Parts,
+        length: Option<u64>,
+        stored: bool,
+    ) -> Option<Coder> {
+        let wanted = &fetch.wanted;
         let words = wanted.route.compress.as_deref()?;
         let list = &wanted.terms.target_list;
         let coding = coding::admit(words, head.status, &head.headers, length, list).ok()?;
-        let encoder = Encoder::new(words)
+        let room = Reserved::within(&fetch.exchange, coder::footprint(words, length))?;
+        // A part is cut from the plain form, and where that is not stored, the plain whole is the answer.
+        let form = coding::form(&wanted.parts.headers, coding, wanted.asks_for_part());
+        let encoder = (stored || form == Form::Coded).then(|| Encoder::new(words, length));
+        let encoder = encoder
+            .transpose()
             .inspect_err(|error| tracing::error!("no {} encoder: {error}", coding.as_str()))
             .ok()?;
-        // A part is cut from the plain form, and where that is not stored, the plain whole is the answer.
-        let part = wanted.parts.headers.contains_key(header::RANGE);
-        Some(Coder { encoder, coding, form: coding::form(&wanted.parts.headers, coding, part), length: 0 })
+        Some(Coder { encoder, coding, form, length: 0, room })
     }
 
     /// Makes the fields those of what the client gets.
@@ -78,11 +89,11 @@ impl Coder {
         self.form == Form::Coded
     }
 
-    /// A body for the client alone, if it is coded for that.
+    /// A body for the client alone, coded if it takes it so.
     pub(super) fn encode(self, body: Body) -> Body {
-        match self.serves_client() {
-            true => Body::stream(Encoded::new(body, self.encoder)),
-            false => body,
+        match self.encoder {
+            Some(encoder) if self.form == Form::Coded => Body::stream(Encoded::new(body, encoder, self.room)),
+            _ => body,
         }
     }
 }
@@ -101,48 +112,42 @@ impl Outlet {
         Outlet { client, coder, behind: false }
     }
 
-    /// A piece of the content as the store keeps it, and as the client gets it.
-    fn take(&mut self, data: &Bytes) -> io::Result<(Bytes, Bytes)> {
-        let Some(coder) = &mut self.coder else { return Ok((data.clone(), data.clone())) };
+    /// Whether the client gets what is coded.
+    fn coded_for_client(&self) -> bool {
+        self.coder.as_ref().is_some_and(Coder::serves_client)
+    }
+
+    /// A piece of the content as the store keeps it; other tasks get their turn while a long one is coded.
+    async fn code(&mut self, data: &Bytes) -> io::Result<Bytes> {
+        let Some(coder) = &mut self.coder else { return Ok(data.clone()) };
+        let Some(encoder) = &mut coder.encoder else { return Ok(data.clone()) };
         coder.length += data.len() as u64;
-        let coded = coder.encoder.write(data)?;
-        self.behind = coder.serves_client();
-        let outward = if self.behind { coded.clone() } else { data.clone() };
-        Ok((coded, outward))
+        self.behind = coder.form == Form::Coded;
+        let mut pieces = data.chunks(coder::STEP);
+        let first = encoder.write(pieces.next().unwrap_or_default())?;
+        let mut coded = Vec::new();
+        for piece in pieces {
+            tokio::task::yield_now().await;
+            coded.push(encoder.write(piece)?);
+        }
+        Ok(if coded.is_empty() { first } else { joined(std::iter::once(&first).chain(&coded)) })
     }
 
-    /// What the coder holds back, for the client and for the copy.
-    fn catch_up(&mut self, copy: &mut Copy) -> io::Result<()> {
-        if let Some(coder) = self.coder.as_mut().filter(|_| self.behind) {
-            let coded = coder.encoder.flush()?;
-            copy.add(&coded);
-            self.push(Frame::data(coded));
+    /// What the coder holds back, of which the client is in want.
+    fn catch_up(&mut self) -> io::Result<Bytes> {
+        if !std::mem::take(&mut self.behind) {
+            return Ok(Bytes::new());
         }
-        self.behind = false;
-        Ok(())
+        let encoder = self.coder.as_mut().and_then(|coder| coder.encoder.as_mut());
+        encoder.map_or(Ok(Bytes::new()), Encoder::flush)
     }
 
-    /// The end of the content: what the client gets last, and how the copy was coded.
-    fn end(&mut self, last: Option<Frame<Bytes>>, copy: &mut Copy) -> io::Result<Poured> {
-        let Some(coder) = self.coder.take() else { return Ok(Poured::Whole { last, coded: None }) };
-        let coded = Some(Coded { coding: coder.coding, length: coder.length });
-        let for_client = coder.serves_client();
-        let tail = coder.encoder.finish()?;
-        copy.add(&tail);
-        if !for_client {
-            return Ok(Poured::Whole { last, coded });
-        }
-        let last = match last {
-            Some(trailers) if trailers.is_trailers() => {
-                self.push(Frame::data(tail));
-                trailers
-            }
-            content => {
-                content.into_iter().for_each(|frame| self.push(frame));
-                Frame::data(tail)
-            }
+    /// What ends the coded content, and how all of it was coded.
+    fn end(&mut self) -> io::Result<Option<(Bytes, Coded)>> {
+        let Some(Coder { encoder: Some(encoder), coding, length, .. }) = self.coder.take() else {
+            return Ok(None);
         };
-        Ok(Poured::Whole { last: Some(last), coded })
+        Ok(Some((encoder.finish()?, Coded { coding, length })))
     }
 
     /// Passes a frame on, unless the coder has kept all of it.
@@ -170,8 +175,8 @@ impl Fetch {
                     outlet.client.keep(buffered);
                     self.store(content, coded, plan);
                 }
-                if let Some(frame) = last {
-                    outlet.client.push(frame);
+                for frame in last {
+                    outlet.push(frame);
                 }
                 outlet.client.finish(Ok(()));
             }
@@ -191,30 +196,81 @@ impl Fetch {
         outlet: &mut Outlet,
         copy: &mut Copy,
     ) -> Result<Poured, BodyError> {
+        let mut trailers = None;
         let mut last = None;
-        while let Some(frame) = next_frame(body, outlet, copy).await? {
-            let frame = match frame.into_data() {
-                Ok(data) => {
-                    let (kept, outward) = outlet.take(&data)?;
-                    if let Err((reason, buffered)) = copy.push(data.len(), kept) {
-                        outlet.client.keep(buffered);
-                        outlet.without_copy();
-                        self.not_shareable(reason, true);
-                    }
-                    Frame::data(outward)
+        while let Some(frame) = self.next_frame(body, outlet, copy).await? {
+            let data = match frame.into_data() {
+                Ok(data) => data,
+                Err(frame) => {
+                    // They come when all else has.
+                    trailers = Some(frame);
+                    continue;
                 }
-                Err(trailers) => trailers,
             };
+            let coded = outlet.code(&data).await?;
+            self.keep(copy, data.len(), &coded, outlet);
+            let outward = Frame::data(if outlet.coded_for_client() { coded } else { data });
             if body.is_end_stream() {
-                last = Some(frame);
+                last = Some(outward);
                 break;
             }
-            outlet.push(frame);
+            outlet.push(outward);
             if !copy.filling() && !outlet.client.drained().await {
                 return Ok(Poured::Left);
             }
         }
-        Ok(outlet.end(last, copy)?)
+        self.ends(outlet, copy, last, trailers)
+    }
+
+    /// The next frame; while there is none yet, the client gets what the coder holds back.
+    async fn next_frame(
+        &mut self,
+        body: &mut Body,
+        outlet: &mut Outlet,
+        copy: &mut Copy,
+    ) -> Result<Option<Frame<Bytes>>, BodyError> {
+        let mut frame = pin!(body.frame());
+        let next = match poll!(frame.as_mut()) {
+            Poll::Ready(next) => next,
+            Poll::Pending => {
+                let coded = outlet.catch_up()?;
+                self.keep(copy, 0, &coded, outlet);
+                outlet.push(Frame::data(coded));
+                frame.await
+            }
+        };
+        next.transpose()
+    }
+
+    /// The last of it: the tail of what was coded, then trailers.
+    fn ends(
+        &mut self,
+        outlet: &mut Outlet,
+        copy: &mut Copy,
+        last: Option<Frame<Bytes>>,
+        trailers: Option<Frame<Bytes>>,
+    ) -> Result<Poured, BodyError> {
+        let for_client = outlet.coded_for_client();
+        let mut last: Vec<Frame<Bytes>> = last.into_iter().collect();
+        let mut coded = None;
+        if let Some((tail, how)) = outlet.end()? {
+            self.keep(copy, 0, &tail, outlet);
+            coded = Some(how);
+            if for_client {
+                last.push(Frame::data(tail));
+            }
+        }
+        last.extend(trailers.map(|frame| if for_client { coder::of_any_form(frame) } else { frame }));
+        Ok(Poured::Whole { last, coded })
+    }
+
+    /// Takes into the copy what came of so many bytes, or gives the copy up.
+    fn keep(&mut self, copy: &mut Copy, length: usize, coded: &Bytes, outlet: &mut Outlet) {
+        if let Err((reason, buffered)) = copy.push(length, coded) {
+            outlet.client.keep(buffered);
+            outlet.without_copy();
+            self.not_shareable(reason, true);
+        }
     }
 
     fn store(&mut self, content: Bytes, coded: Option<Coded>, plan: Plan) {
@@ -234,27 +290,10 @@ impl Fetch {
     }
 }
 
-/// The next frame; while there is none yet, the client gets what the coder holds back.
-async fn next_frame(
-    body: &mut Body,
-    outlet: &mut Outlet,
-    copy: &mut Copy,
-) -> Result<Option<Frame<Bytes>>, BodyError> {
-    let mut frame = pin!(body.frame());
-    let next = match poll!(frame.as_mut()) {
-        Poll::Ready(next) => next,
-        Poll::Pending => {
-            outlet.catch_up(copy)?;
-            frame.await
-        }
-    };
-    next.transpose()
-}
-
 /// How far a content was passed on.
 enum Poured {
-    /// All but the frame that ends it, and how it was coded.
-    Whole { last: Option<Frame<Bytes>>, coded: Option<Coded> },
+    /// All but the frames that end it, and how it was coded.
+    Whole { last: Vec<Frame<Bytes>>, coded: Option<Coded> },
     /// Its client left, and nobody else wants it.
     Left,
 }
@@ -262,54 +301,62 @@ enum Poured {
 /// The store's copy of a content on its way, within the route's and the process' limits.
 struct Copy {
     /// `None` = given up.
-    filling: Option<(Vec<Bytes>, Reserved)>,
+    filling: Option<Filling>,
     limit: u64,
     budget: u64,
 }
 
+struct Filling {
+    chunks: Vec<Bytes>,
+    /// Bytes of the content before it was coded.
+    plain: u64,
+    /// Bytes of the chunks.
+    reserved: Reserved,
+}
+
 impl Copy {
     fn new(exchange: &Exchange, limit: u64) -> Copy {
-        let reserved = Reserved { bytes: 0, all: Arc::clone(&exchange.filling) };
-        Copy { filling: Some((Vec::new(), reserved)), limit, budget: exchange.config.max_fill_bytes }
+        let filling = Filling { chunks: Vec::new(), plain: 0, reserved: Reserved::none(exchange) };
+        Copy { filling: Some(filling), limit, budget: exchange.config.max_fill_bytes }
     }
 
     fn filling(&self) -> bool {
         self.filling.is_some()
     }
 
-    /// Takes a chunk that was this many bytes before it was coded, or gives the copy up and says why; what it had
-    /// reserved comes back.
-    fn push(&mut self, length: usize, chunk: Bytes) -> Result<(), (&'static str, Reserved)> {
-        let Some((mut chunks, mut reserved)) = self.filling.take() else { return Ok(()) };
-        let all = reserved.add(length as u64);
-        if reserved.bytes > self.limit {
-            return Err(("too-large", reserved));
+    /// Takes a chunk that so many bytes of the content have given, or gives the copy up and says why; what it had
+    /// reserved comes back. Neither content nor copy may be larger than the limit.
+    fn push(&mut self, plain: usize, chunk: &Bytes) -> Result<(), (&'static str, Reserved)> {
+        let Some(mut filling) = self.filling.take() else { return Ok(()) };
+        filling.plain += plain as u64;
+        let all = filling.reserved.add(chunk.len() as u64);
+        if filling.plain.max(filling.reserved.bytes) > self.limit {
+            return Err(("too-large", filling.reserved));
         }
         if all > self.budget {
-            return Err(("fill-budget", reserved));
+            return Err(("fill-budget", filling.reserved));
         }
-        chunks.push(chunk);
-        self.filling = Some((chunks, reserved));
+        if !chunk.is_empty() {
+            filling.chunks.push(chunk.clone());
+        }
+        self.filling = Some(filling);
         Ok(())
     }
 
-    /// Takes what a coder held back.
-    fn add(&mut self, coded: &Bytes) {
-        if let Some((chunks, _)) = &mut self.filling {
-            chunks.push(coded.clone());
-        }
-    }
-
     fn finish(self) -> Option<(Bytes, Reserved)> {
-        let (mut chunks, reserved) = self.filling?;
-        chunks.retain(|chunk| !chunk.is_empty());
-        if chunks.len() == 1 {
-            return chunks.pop().map(|whole| (whole, reserved));
-        }
-        let mut all = BytesMut::with_capacity(chunks.iter().map(Bytes::len).sum());
-        chunks.iter().for_each(|c| all.extend_from_slice(c));
-        Some((all.freeze(), reserved))
+        let Filling { mut chunks, reserved, .. } = self.filling?;
+        let whole = match chunks.len() {
+            1 => chunks.pop()?,
+            _ => joined(&chunks),
+        };
+        Some((whole, reserved))
     }
+}
+
+fn joined<'a>(chunks: impl IntoIterator<Item = &'a Bytes> + Clone) -> Bytes {
+    let mut all = BytesMut::with_capacity(chunks.clone().into_iter().map(Bytes::len).sum());
+    chunks.into_iter().for_each(|chunk| all.extend_from_slice(chunk));
+    all.freeze()
 }
 
 /// Bytes of the process' budget for buffering; given back when dropped.
@@ -319,6 +366,16 @@ pub(super) struct Reserved {
 }
 
 impl Reserved {
+    fn none(exchange: &Exchange) -> Reserved {
+        Reserved { bytes: 0, all: Arc::clone(&exchange.filling) }
+    }
+
+    /// So many, unless that is more than there is.
+    fn within(exchange: &Exchange, bytes: u64) -> Option<Reserved> {
+        let mut reserved = Reserved::none(exchange);
+        (reserved.add(bytes) <= exchange.config.max_fill_bytes).then_some(reserved)
+    }
+
     /// Adds to it, within the budget or not; returns what is reserved by all.
     fn add(&mut self, more: u64) -> u64 {
         self.bytes += more;

@@ -31,7 +31,7 @@ use serde_json::Value;
 
 use super::answer::{Answer, Failure};
 use super::buffer::{Buffered, Capture, capturing, read_up_to};
-use super::fetch::{is_event_stream, within};
+use super::fetch::within;
 use super::problem::problem;
 use super::upgrade::Wish;
 use super::{Exchange, Inbound, heard};
@@ -43,6 +43,7 @@ use crate::policy::path::{self, PathParams};
 use crate::policy::query::QueryRules;
 use crate::policy::tags::{Facts, Json, PurgeRule, TagSet, TagTemplate};
 use crate::semantics::cache_status::{Forward, Outcome};
+use crate::semantics::fields::is_event_stream;
 use crate::store::{Intent, Reach};
 
 const LOST: Failure = Failure {

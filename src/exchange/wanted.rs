@@ -191,6 +191,11 @@ impl Exchange {
 }
 
 impl Wanted {
+    /// Whether a part of the answer is asked for.
+    pub(crate) fn asks_for_part(&self) -> bool {
+        self.parts.method == Method::GET && self.parts.headers.contains_key(header::RANGE)
+    }
+
     /// What tag templates may draw on.
     pub(crate) fn facts<'a>(&'a self, request: Json<'a>, response: Json<'a>) -> Facts<'a> {
         Facts {

@@ -137,6 +137,8 @@ pub enum Uncoded {
     Already,
     /// `Cache-Control: no-transform` (RFC 9111 §5.2.2.6).
     NoTransform,
+    /// A stream of events, whose readers want each as it comes.
+    Endless,
     /// It has no content (204), or claims to be a part.
     Nothing,
     /// It is shorter than the operator's bound.
@@ -156,10 +158,11 @@ pub fn admit(
     if is_coded(response) {
         return Err(Uncoded::Already);
     }
-    // Who may transform is no matter of caching alone: a word to all caches counts beside a targeted one.
-    let said = |list| ResponseDirectives::of(response, list).no_transform;
-    if said(&[]) || said(target_list) {
+    if is_untouchable(response, target_list) {
         return Err(Uncoded::NoTransform);
+    }
+    if fields::is_event_stream(response) {
+        return Err(Uncoded::Endless);
     }
     if status == StatusCode::NO_CONTENT || response.contains_key(CONTENT_RANGE) || length == Some(0) {
         return Err(Uncoded::Nothing);
@@ -168,6 +171,13 @@ pub fn admit(
         return Err(Uncoded::Small);
     }
     if is_of(response, &words.types) { Ok(words.coding) } else { Err(Uncoded::Type) }
+}
+
+/// Whether nobody may touch the content. That is no matter of caching alone: a word to all caches counts beside a
+/// targeted one.
+pub fn is_untouchable(response: &HeaderMap, target_list: &[HeaderName]) -> bool {
+    let said = |list| ResponseDirectives::of(response, list).no_transform;
+    said(&[]) || said(target_list)
 }
 
 fn is_of(response: &HeaderMap, types: &[MediaRange]) -> bool {
@@ -212,14 +222,21 @@ pub fn dress(headers: &mut HeaderMap, coding: Coding, form: Form) {
     if form == Form::Plain {
         return;
     }
-    let digests: Vec<HeaderName> = headers.keys().filter(|name| is_digest(name)).cloned().collect();
-    for name in digests.iter().chain(&[CONTENT_LENGTH, ACCEPT_RANGES]) {
-        headers.remove(name);
-    }
+    strip_digests(headers);
+    headers.remove(CONTENT_LENGTH);
+    headers.remove(ACCEPT_RANGES);
     headers.insert(CONTENT_ENCODING, HeaderValue::from_static(coding.as_str()));
     match validation::etag(headers).and_then(weak) {
         Some(tag) => drop(headers.insert(ETAG, tag)),
         None => drop(headers.remove(ETAG)),
+    }
+}
+
+/// Removes checksums of the plain form's bytes.
+pub fn strip_digests(fields: &mut HeaderMap) {
+    let digests: Vec<HeaderName> = fields.keys().filter(|name| is_digest(name)).cloned().collect();
+    for name in &digests {
+        fields.remove(name);
     }
 }
 

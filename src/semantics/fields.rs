@@ -10,8 +10,8 @@
 use std::borrow::Cow;
 
 use http::header::{
-    self, ACCEPT_ENCODING, CONNECTION, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING,
-    UPGRADE,
+    self, ACCEPT_ENCODING, CONNECTION, CONTENT_TYPE, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE,
+    TRANSFER_ENCODING, UPGRADE,
 };
 use http::{HeaderMap, HeaderName, HeaderValue};
 
@@ -295,6 +295,14 @@ pub fn accepts(request: &HeaderMap, coding: &str) -> bool {
         "identity" => said.identity.or(said.other) != Some(false),
         _ => false,
     }
+}
+
+/// Whether the content is a stream of events, without an end of its own (WHATWG HTML §9.2).
+pub fn is_event_stream(headers: &HeaderMap) -> bool {
+    headers.get(CONTENT_TYPE).is_some_and(|line| {
+        let kind = line.as_bytes().split(|&b| b == b';').next().unwrap_or_default();
+        kind.trim_ascii().eq_ignore_ascii_case(b"text/event-stream")
+    })
 }
 
 /// Checksums of a content (RFC 9530 and what came before).

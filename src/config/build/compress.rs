@@ -86,11 +86,12 @@ fn coding_of(name: CodingName) -> Coding {
     }
 }
 
-/// The level that is worth its time while a client waits, and all there are.
+/// The level that is worth its time while a client waits, and those that may be: what lies above takes tens of megabytes
+/// for each answer under way.
 fn levels(coding: Coding) -> (u8, RangeInclusive<u8>) {
     match coding {
         Coding::Gzip => (6, 1..=9),
-        Coding::Br => (4, 0..=11),
-        Coding::Zstd => (3, 1..=19),
+        Coding::Br => (4, 0..=6),
+        Coding::Zstd => (3, 1..=9),
     }
 }
