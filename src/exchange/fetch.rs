@@ -6,7 +6,6 @@
 //! - The entry is in the store before the client sees the end of its body.
 //! - The fetch runs in a task of its own: a client that leaves ends it only when nothing could be stored anyway.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -26,7 +25,6 @@ use crate::body::Body;
 use crate::coherence::Liveness;
 use crate::interim::Listener;
 use crate::policy::json::parse_strict;
-use crate::policy::tags::Json;
 use crate::semantics::cache_control::RequestDirectives;
 use crate::semantics::stored::{Lifetimes, StoredResponse};
 use crate::semantics::storing::{NotStored, admit};
@@ -159,18 +157,11 @@ impl Fetch {
         );
         let mut entry = self.entry(fresh, response.headers());
         // A 304 need not repeat the fields that carry tags: what could purge the response before still can.
-        entry.tags = entry
-            .tags
-            .iter()
-            .chain(&validator.entry.tags)
-            .copied()
-            .collect::<BTreeSet<_>>()
-            .into_iter()
-            .collect();
+        entry.inherit_tags(&validator.entry);
         let first_byte = sent.first_byte;
         let storable = storable
             .map_err(NotStored::as_str)
-            .and_then(|()| self.selects_among_clients(&entry.response.selecting));
+            .and_then(|()| self.wanted.selects_among_clients(&entry.response.selecting));
         match storable {
             Ok(()) => {
                 let entry = self.exchange.store.insert(entry);
@@ -244,7 +235,7 @@ impl Fetch {
             Vary::Fields(fields) => Selecting::from_request(&fields, &wanted.parts.headers),
             Vary::Any => return Err("vary-any"),
         };
-        self.selects_among_clients(&selecting)?;
+        self.wanted.selects_among_clients(&selecting)?;
         if body.size_hint().lower() > wanted.route.max_body {
             return Err("too-large");
         }
@@ -253,13 +244,6 @@ impl Fetch {
             return Err("close-delimited");
         }
         Ok((spread(lifetimes, wanted.route.jitter, sent.response_time, &wanted.key), selecting))
-    }
-
-    /// What varies by a field that Weir adds for each client cannot be told apart by what clients send.
-    fn selects_among_clients(&self, selecting: &Selecting) -> Result<(), &'static str> {
-        let any_host = self.wanted.route.any_host;
-        let added = selecting.names().any(|name| forwarded::is_added_here(name, any_host));
-        if added { Err("vary-client") } else { Ok(()) }
     }
 
     /// Reads the content to its end, for the store and for the client. What a slow client has yet to take stays
@@ -323,27 +307,7 @@ impl Fetch {
 
     /// An entry with this fetch's stamp and the tags its response gives it.
     fn entry(&self, response: StoredResponse, received: &HeaderMap) -> Entry {
-        let (exchange, wanted) = (&self.exchange, &self.wanted);
-        let plan = &exchange.policy.tags;
-        let request_json = wanted.request_json();
-        let response_json = plan
-            .route_needs_response(&wanted.route)
-            .then(|| within(&response.body, exchange.config.max_tag_body))
-            .flatten();
-        let facts = wanted.facts(
-            request_json.as_ref().map_or(Json::Unknown, Json::Known),
-            response_json.as_ref().map_or(Json::Unknown, Json::Known),
-        );
-        let secret = exchange.store.coherence().view().secret;
-        let tags = plan.entry_tags(&secret, &wanted.route, &facts, received);
-        Entry {
-            key: wanted.key,
-            route: Arc::clone(&wanted.route.name),
-            stamp: self.lead.stamp(),
-            tags: tags.into(),
-            response,
-            last_live: AtomicU64::new(0),
-        }
+        self.wanted.entry(&self.exchange, self.lead.stamp(), response, received)
     }
 
     /// Ends the flight without anything to share; where that will likely be so again, it is remembered for a while.

@@ -16,6 +16,7 @@ mod coalesce;
 mod deliver;
 mod fetch;
 pub mod forwarded;
+mod head;
 mod mutate;
 mod pass;
 mod problem;

@@ -58,13 +58,13 @@ enum Next {
 }
 
 /// Why and how to go forward.
-struct Need {
-    forward: Forward,
+pub(super) struct Need {
+    pub(super) forward: Forward,
     detail: Option<&'static str>,
     /// What a 304 may vouch for.
-    validator: Option<Validator>,
+    pub(super) validator: Option<Validator>,
     /// The stale response that might stand in for a failed fetch.
-    held: Option<Arc<Entry>>,
+    pub(super) held: Option<Arc<Entry>>,
     /// The client insists on the upstream's own word.
     insists: bool,
 }
@@ -229,7 +229,7 @@ impl Exchange {
         }
         let detail = match need.detail {
             Some("disabled") => "disabled",
-            _ if wanted.parts.method == Method::HEAD => "head",
+            _ if wanted.parts.method == Method::HEAD => return Some(self.ask_head(wanted, need).await),
             // What will not be stored is not fetched whole for the sake of a part.
             _ if headers.contains_key(header::RANGE) && self.is_remembered(wanted) => "range",
             _ => return None,
@@ -404,7 +404,7 @@ impl Exchange {
 
     /// A stale response in place of a failed fetch (RFC 5861 §4), if it still may answer this request: a failure is no
     /// reason to show what a purge has voided, nor what nobody here can prove.
-    fn stand_in(&self, wanted: &Wanted, entry: &Arc<Entry>) -> Option<Answer> {
+    pub(super) fn stand_in(&self, wanted: &Wanted, entry: &Arc<Entry>) -> Option<Answer> {
         self.may_stand_in(wanted, entry).then(|| {
             let age = entry.response.current_age(self.clock.now());
             self.hit(wanted, entry, age, Outcome::Stale, "stale-if-error")
@@ -475,7 +475,7 @@ fn flight_key(wanted: &Wanted, need: &Need) -> CacheKey {
 
 /// The upstream's response for the client that began the fetch. Its conditions were not sent on, so they are
 /// judged here.
-fn streamed(
+pub(super) fn streamed(
     wanted: &Wanted,
     need: &Need,
     head: response::Parts,

@@ -1,6 +1,7 @@
 //! What a cacheable read wants: route, normal form, subject, key; or why the cache may not take part.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -8,8 +9,10 @@ use http::{HeaderMap, HeaderValue, Method, Request, header};
 use http_body::Body as _;
 
 use super::buffer::{Buffered, read_up_to};
+use super::fetch::within;
 use super::{Exchange, Inbound, forwarded, pass::origin_form};
 use crate::body::Body;
+use crate::coherence::Stamp;
 use crate::interim::Interim;
 use crate::policy::json::parse_strict;
 use crate::policy::key::{CacheKey, KeyParts};
@@ -21,7 +24,9 @@ use crate::semantics::fields;
 use crate::semantics::stored::StoredResponse;
 use crate::semantics::storing::Terms;
 use crate::semantics::validation::{CONDITIONAL, conditional_fields};
+use crate::semantics::vary::Selecting;
 use crate::server::Peer;
+use crate::store::Entry;
 
 /// A read that the cache may answer.
 pub(crate) struct Wanted {
@@ -211,6 +216,44 @@ impl Wanted {
     /// The keyed body as JSON.
     pub(crate) fn request_json(&self) -> Option<serde_json::Value> {
         self.body.as_ref().and_then(|b| parse_strict(b))
+    }
+
+    /// An entry of a response to this request, with the tags that both give it. `stamp` was sampled before the first
+    /// byte went upstream; `received` are the response's fields as they came.
+    pub(crate) fn entry(
+        &self,
+        exchange: &Exchange,
+        stamp: Stamp,
+        response: StoredResponse,
+        received: &HeaderMap,
+    ) -> Entry {
+        let plan = &exchange.policy.tags;
+        let request_json = self.request_json();
+        let response_json = plan
+            .route_needs_response(&self.route)
+            .then(|| within(&response.body, exchange.config.max_tag_body))
+            .flatten();
+        let facts = self.facts(
+            request_json.as_ref().map_or(Json::Unknown, Json::Known),
+            response_json.as_ref().map_or(Json::Unknown, Json::Known),
+        );
+        let secret = exchange.store.coherence().view().secret;
+        let tags = plan.entry_tags(&secret, &self.route, &facts, received);
+        Entry {
+            key: self.key,
+            route: Arc::clone(&self.route.name),
+            stamp,
+            tags: tags.into(),
+            response,
+            last_live: AtomicU64::new(0),
+        }
+    }
+
+    /// What varies by a field that Weir adds for each client cannot be told apart by what clients send.
+    pub(crate) fn selects_among_clients(&self, selecting: &Selecting) -> Result<(), &'static str> {
+        let any_host = self.route.any_host;
+        let added = selecting.names().any(|name| forwarded::is_added_here(name, any_host));
+        if added { Err("vary-client") } else { Ok(()) }
     }
 
     /// The request that fetches this for the store: normal form, whole representation, nothing that is of no

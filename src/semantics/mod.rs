@@ -5,6 +5,7 @@ pub mod cache_control;
 pub mod cache_status;
 pub mod fields;
 pub mod freshness;
+pub mod head;
 mod lists;
 pub mod ranges;
 pub mod reuse;
