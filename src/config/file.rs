@@ -211,6 +211,8 @@ pub(crate) struct Defaults {
     pub(crate) target_list: Option<Vec<Text>>,
     pub(crate) max_body: Option<Spanned<Size>>,
     pub(crate) coalesce: Option<Spanned<Switch<Shared>>>,
+    pub(crate) no_vary_search: Option<bool>,
+    pub(crate) fetch_whole: Option<Switch<Size>>,
 }
 
 /// `[[keys]]`
@@ -256,6 +258,8 @@ pub(crate) struct Route {
     pub(crate) tags: Option<Vec<Text>>,
     pub(crate) max_body: Option<Spanned<Size>>,
     pub(crate) coalesce: Option<Spanned<Switch<Shared>>>,
+    pub(crate) no_vary_search: Option<bool>,
+    pub(crate) fetch_whole: Option<Switch<Size>>,
 }
 
 /// `[[purge]]`

@@ -9,6 +9,7 @@ pub mod head;
 mod lists;
 pub mod ranges;
 pub mod reuse;
+pub mod search;
 pub mod stored;
 pub mod storing;
 pub mod timestamp;

@@ -59,6 +59,8 @@ struct Inherited<'a> {
     target_list: Option<&'a Vec<Text>>,
     max_body: Option<&'a Spanned<super::Size>>,
     coalesce: Option<&'a Spanned<Switch<Shared>>>,
+    no_vary_search: Option<bool>,
+    fetch_whole: Option<&'a Switch<super::Size>>,
 }
 
 impl<'a> Inherited<'a> {
@@ -86,6 +88,8 @@ impl<'a> Inherited<'a> {
             target_list: either!(target_list),
             max_body: either!(max_body),
             coalesce: either!(coalesce),
+            no_vary_search: either!(no_vary_search).copied(),
+            fetch_whole: either!(fetch_whole),
         }
     }
 }
@@ -180,6 +184,8 @@ impl Builder<'_, '_> {
         let subject = subject.unwrap_or_default();
         self.check_ignored_subject(from, &subject, &ignore);
         let per_subject = !matches!(subject, SubjectSpec::None);
+        // Where the operator's word counts, his silence does too.
+        let no_vary_search = from.no_vary_search.unwrap_or(terms.origin == OriginMode::Honour);
         let nothing = PathTemplate { text: "/**".into(), segments: vec![crate::policy::path::Segment::Rest] };
         let route = Route {
             index: 0,
@@ -203,6 +209,8 @@ impl Builder<'_, '_> {
             tags: Vec::new(),
             max_body: own_max,
             coalesce: coalesce(from.coalesce),
+            no_vary_search,
+            fetch_whole: fetch_whole(from.fetch_whole),
         };
         (route, sound)
     }
@@ -234,7 +242,8 @@ impl Builder<'_, '_> {
                 .help("leave `credentials` out to keep answers per subject");
             }
         }
-        Route { index, terms, jitter: 0.0, public: by_rfc.is_some(), ..base }
+        let no_vary_search = from.no_vary_search.unwrap_or(true);
+        Route { index, terms, jitter: 0.0, public: by_rfc.is_some(), no_vary_search, ..base }
     }
 
     fn route_name(
@@ -465,6 +474,15 @@ fn coalesce(given: Option<&Spanned<Switch<Shared>>>) -> Coalesce {
         None | Some(Switch::Plain(true)) => Coalesce::Local,
         Some(Switch::Plain(false)) => Coalesce::Off,
         Some(Switch::Given(Shared)) => Coalesce::Shared,
+    }
+}
+
+/// The largest content that is fetched whole for the sake of a part.
+fn fetch_whole(given: Option<&Switch<super::Size>>) -> u64 {
+    match given {
+        None | Some(Switch::Plain(true)) => u64::MAX,
+        Some(Switch::Plain(false)) => 0,
+        Some(Switch::Given(size)) => size.0,
     }
 }
 

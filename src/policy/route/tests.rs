@@ -27,6 +27,8 @@ fn route(methods: &str, path: &str) -> Route {
         tags: Vec::new(),
         max_body: 1 << 20,
         coalesce: Coalesce::Local,
+        no_vary_search: false,
+        fetch_whole: u64::MAX,
     }
 }
 

@@ -36,6 +36,8 @@ fn route(subject: SubjectSpec) -> Route {
         tags: Vec::new(),
         max_body: 1,
         coalesce: Coalesce::Local,
+        no_vary_search: false,
+        fetch_whole: u64::MAX,
     }
 }
 

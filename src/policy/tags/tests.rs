@@ -36,6 +36,8 @@ fn route(name: &str, subject: SubjectSpec, tags: &[&str]) -> Arc<Route> {
         tags: tags.iter().map(|t| TagTemplate::parse(t).unwrap()).collect(),
         max_body: 1,
         coalesce: Coalesce::Local,
+        no_vary_search: false,
+        fetch_whole: u64::MAX,
     })
 }
 
