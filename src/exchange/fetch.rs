@@ -164,9 +164,9 @@ impl Fetch {
             .and_then(|()| self.wanted.selects_among_clients(&entry.response.selecting));
         match storable {
             Ok(()) => {
-                let entry = self.exchange.store.insert(entry);
-                self.lead.land(Landing::Stored(Arc::clone(&entry)));
-                let _ = client.send(Arrived::Validated { entry, stored: true, first_byte });
+                let taken = self.exchange.take_in(&self.wanted, entry);
+                self.lead.land(taken.landing());
+                let _ = client.send(Arrived::Validated { entry: taken.entry, stored: true, first_byte });
             }
             Err(reason) => {
                 self.not_shareable(reason, true);
@@ -300,8 +300,8 @@ impl Fetch {
             plan.lifetimes,
             plan.selecting,
         );
-        let entry = self.exchange.store.insert(self.entry(response, &plan.received));
-        self.lead.land(Landing::Stored(entry));
+        let taken = self.exchange.take_in(&self.wanted, self.entry(response, &plan.received));
+        self.lead.land(taken.landing());
         self.exchange.hit_for_miss.remove(&self.wanted.key);
     }
 

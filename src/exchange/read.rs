@@ -164,6 +164,10 @@ impl Exchange {
             Some(found) => found,
             None => self.store.lookup(&wanted.key, &wanted.route.name, headers, wanted.arrived).await,
         };
+        if let Lookup::Found(entry, Tier::Redis) = &found {
+            // What another instance was told holds here too.
+            self.learn(wanted, &entry.response.headers);
+        }
         match found {
             Lookup::Found(entry, tier) => self.reuse(wanted, entry, tier),
             Lookup::Softened(entry, _) => self.reuse_softened(wanted, entry),

@@ -10,6 +10,7 @@ use http_body::Body as _;
 
 use super::buffer::{Buffered, read_up_to};
 use super::fetch::within;
+use super::search::{At, Reduced};
 use super::{Exchange, Inbound, forwarded, pass::origin_form};
 use crate::body::Body;
 use crate::coherence::Stamp;
@@ -43,6 +44,8 @@ pub(crate) struct Wanted {
     /// The route's words as they hold for this caller.
     pub(crate) terms: Terms,
     pub(crate) key: CacheKey,
+    /// How `key` was made, where that is by a rule of the backend's about queries.
+    pub(super) reduced: Option<Reduced>,
     /// A keyed body.
     pub(crate) body: Option<Bytes>,
     /// When it arrived, on `Clock::elapsed`: what it may be answered with is judged by that.
@@ -76,12 +79,32 @@ impl Exchange {
             Err(why) => return Err((inbound, why)),
         };
         let query = route.query.normalise(inbound.parts.uri.query());
-        let key = self.key(&inbound, &route, &path, &query, &subject, body.as_ref());
+        let exact = self.key(&inbound, &route, &path, &query, &subject, body.as_ref());
         let Inbound { parts, peer, arrived, interim, .. } = inbound;
+        let at = At { parts: &parts, peer, route: &route, path: &path };
+        let reduced = match body {
+            None => self.reduced(&at, &query, &subject, exact),
+            Some(_) => None,
+        };
+        let key = reduced.as_ref().map_or(exact, |reduced| reduced.key);
         // What nobody in particular gets, everybody without credentials may get: then `private` is an obstacle.
         let terms =
             Terms { per_subject: route.terms.per_subject && !subject.anonymous, ..route.terms.clone() };
-        Ok(Wanted { route, params, parts, peer, path, query, subject, terms, key, body, arrived, interim })
+        Ok(Wanted {
+            route,
+            params,
+            parts,
+            peer,
+            path,
+            query,
+            subject,
+            terms,
+            key,
+            reduced,
+            body,
+            arrived,
+            interim,
+        })
     }
 
     /// The cache takes no part, whatever the body says; but a body may still say that something is to be purged.

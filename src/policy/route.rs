@@ -285,4 +285,4 @@ pub fn request_host(parts: &Parts) -> String {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
