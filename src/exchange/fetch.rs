@@ -239,6 +239,11 @@ impl Fetch {
         if body.size_hint().lower() > wanted.route.max_body {
             return Err("too-large");
         }
+        if body.size_hint().lower() > wanted.route.fetch_whole
+            && wanted.parts.headers.contains_key(header::RANGE)
+        {
+            return Err(PART_OF_MUCH);
+        }
         if head.extensions.get::<CloseDelimited>().is_some() {
             // A content that ends with its connection might as well have been cut off.
             return Err("close-delimited");
@@ -325,6 +330,9 @@ impl Fetch {
         head
     }
 }
+
+/// Not stored: a part was asked for, and the whole is larger than what the operator would have fetched for that.
+pub(crate) const PART_OF_MUCH: &str = "part-of-much";
 
 const CUT_OFF: Failure = Failure {
     status: StatusCode::BAD_GATEWAY,

@@ -18,7 +18,7 @@ use http::{HeaderMap, Method, Response, StatusCode, header, response};
 use super::answer::{Answer, Failure};
 use super::coalesce::{Arrival, Flight, Landing, Lead, Passenger, Seat};
 use super::deliver::{deliver, not_modified};
-use super::fetch::{Arrived, Fetch, Validator, forbids_storing};
+use super::fetch::{Arrived, Fetch, PART_OF_MUCH, Validator, forbids_storing};
 use super::shared::Begun;
 use super::wanted::{Unwanted, Wanted};
 use super::{Exchange, Inbound};
@@ -234,8 +234,14 @@ impl Exchange {
         let detail = match need.detail {
             Some("disabled") => "disabled",
             _ if wanted.parts.method == Method::HEAD => return Some(self.ask_head(wanted, need).await),
-            // What will not be stored is not fetched whole for the sake of a part.
-            _ if headers.contains_key(header::RANGE) && self.is_remembered(wanted) => "range",
+            // What will not be stored is not fetched whole for the sake of a part, nor what the operator would not have
+            // fetched so. What is stored may be validated: that need not bring anything.
+            _ if headers.contains_key(header::RANGE)
+                && (self.is_remembered(wanted)
+                    || wanted.route.fetch_whole == 0 && need.validator.is_none()) =>
+            {
+                "range"
+            }
             _ => return None,
         };
         Some(self.pass_read(wanted, need, detail).await)
@@ -329,7 +335,7 @@ impl Exchange {
         body: Body,
         stored: Result<(), &'static str>,
     ) -> Answer {
-        if stored == Err("too-large") {
+        if matches!(stored, Err("too-large" | PART_OF_MUCH)) {
             drop(body);
             return self.pass_read(wanted, need, "range").await;
         }
