@@ -111,7 +111,9 @@ impl Fetch {
         }
     }
 
-    /// Sends the request; when a 304 vouches for another response than ours, once more without conditions.
+    /// Sends the request; when a 304 vouches for another response than ours, once more without conditions. So, too, when
+    /// a condition is taken for what it means with other methods than GET: 412 (RFC 9110 §13.1.2), which is no answer to
+    /// who set none.
     async fn send(&mut self) -> (Result<Response<Body>, Failure>, Sent) {
         loop {
             let validator = self.validator.as_ref();
@@ -130,6 +132,11 @@ impl Fetch {
                 Ok(response)
                     if response.status() == StatusCode::NOT_MODIFIED
                         && validator.is_some_and(|v| !selects(&v.entry.response, response.headers())) =>
+                {
+                    self.validator = None;
+                }
+                Ok(response)
+                    if response.status() == StatusCode::PRECONDITION_FAILED && validator.is_some() =>
                 {
                     self.validator = None;
                 }

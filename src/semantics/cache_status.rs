@@ -8,9 +8,12 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::HeaderValue;
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::lists;
+
+/// The field.
+pub const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
 /// Why a request went forward to the upstream (RFC 9211 §2.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -170,6 +173,14 @@ impl CacheStatus {
             out.push_str("; collapsed");
         }
     }
+}
+
+/// Whether what caches closer to the backend have said is a list (RFC 9211 §2). Where it is not, nobody could read a
+/// member that is added to it.
+pub fn is_readable(response: &HeaderMap) -> bool {
+    let lines = response.get_all(&CACHE_STATUS).into_iter();
+    let lines: Vec<&[u8]> = lines.map(HeaderValue::as_bytes).collect();
+    sfv::Parser::new(&lines.join(&b", "[..])).parse::<sfv::List>().is_ok()
 }
 
 /// The largest integer of a structured field (RFC 8941 §3.3.1).

@@ -5,6 +5,9 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use super::TAG_FIELDS;
 
+/// Most groups of one field; beyond them they are not all known (RFC 9875 §2 asks for 32 at least).
+const MAX_GROUPS: usize = 1024;
+
 /// Tags found, and whether they are all of them.
 pub(super) struct Found {
     pub(super) tags: Vec<String>,
@@ -53,7 +56,8 @@ fn push_groups(found: &mut Found, headers: &HeaderMap, field: &'static str) {
     }
     match sfv::Parser::new(&lines.join(&b", "[..])).parse::<sfv::List>() {
         Ok(list) => {
-            for member in list {
+            found.complete &= list.len() <= MAX_GROUPS;
+            for member in list.into_iter().take(MAX_GROUPS) {
                 if let sfv::ListEntry::Item(item) = member
                     && let sfv::BareItem::String(group) = item.bare_item
                 {
