@@ -143,6 +143,27 @@ async fn another_rule_takes_the_place_of_the_first() {
 }
 
 #[tokio::test]
+async fn two_rules_of_one_path_do_not_keep_each_other_out() {
+    let origin = Origin::start().await;
+    origin.on("GET /page", |seen| {
+        let rule = if seen.query.contains("id=1") { "params=(\"utm\")" } else { "params=(\"ref\")" };
+        let reply = Reply::text(seen.query.clone()).header("cache-control", "max-age=300");
+        reply.header("no-vary-search", rule)
+    });
+    let weir = Weir::start(&origin, RFC).await;
+    for _ in 0..3 {
+        for id in [1, 2] {
+            assert_eq!(weir.get(&format!("/page?id={id}")).await.text(), format!("id={id}"));
+        }
+    }
+    let asked = origin.count("GET /page");
+    assert!(asked <= 4, "{asked} fetches");
+    for id in [1, 2] {
+        weir.get(&format!("/page?id={id}")).await.assert_hit();
+    }
+}
+
+#[tokio::test]
 async fn a_rule_against_the_tags_is_not_followed() {
     let origin = saying("params=(\"session\" \"utm\")").await;
     let weir = Weir::start(&origin, &format!("{PAGE}\ntags = [\"session:{{query.session}}\"]")).await;

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, Response, StatusCode, header, response};
+use http::{HeaderMap, Method, Response, StatusCode, header, response};
 use http_body::Body as _;
 use http_body_util::BodyExt;
 use tokio::sync::oneshot;
@@ -247,6 +247,7 @@ impl Fetch {
             return Err("too-large");
         }
         if body.size_hint().lower() > wanted.route.fetch_whole
+            && wanted.parts.method == Method::GET
             && wanted.parts.headers.contains_key(header::RANGE)
         {
             return Err(PART_OF_MUCH);

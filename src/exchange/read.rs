@@ -238,7 +238,9 @@ impl Exchange {
             // fetched so. What is stored may be validated: that need not bring anything.
             _ if headers.contains_key(header::RANGE)
                 && (self.is_remembered(wanted)
-                    || wanted.route.fetch_whole == 0 && need.validator.is_none()) =>
+                    || wanted.route.fetch_whole == 0
+                        && wanted.parts.method == Method::GET
+                        && need.validator.is_none()) =>
             {
                 "range"
             }

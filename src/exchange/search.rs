@@ -126,12 +126,14 @@ impl Exchange {
         let exact = wanted.reduced.as_ref().map_or(wanted.key, |reduced| reduced.exact);
         let by_rule =
             said.and_then(|(place, rule)| reduced_key(place, &rule, &wanted.query, &wanted.subject));
-        match by_rule {
-            Some(key) => {
-                self.searches.exact.remove(&exact);
-                self.store.insert(under(&entry, key));
-            }
-            None => self.searches.exact.insert(exact, ()),
+        if wanted.reduced.is_some() || by_rule.is_none() {
+            // Where responses of one path do not agree, whoever spoke last would part each from its own key.
+            self.searches.exact.insert(exact, ());
+        } else {
+            self.searches.exact.remove(&exact);
+        }
+        if let Some(key) = by_rule {
+            self.store.insert(under(&entry, key));
         }
         entry.key = exact;
         TakenIn { entry: self.store.insert(entry), shared: exact == wanted.key }
