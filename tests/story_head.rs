@@ -6,7 +6,7 @@ mod support;
 use std::time::Duration;
 
 use serde_json::json;
-use support::{Answer, Origin, Reply, Weir, eventually};
+use support::{Answer, Origin, Redis, Reply, Weir, eventually};
 
 const PAGE: &str = "[[route]]\nname = \"page\"\nmatch = \"GET /page\"\nttl = \"5m\"\nkeep = \"5m\"";
 
@@ -196,4 +196,38 @@ async fn a_stored_response_stands_in_for_a_head_that_fails() {
     }
     let insists = insisting(&weir).await;
     assert_eq!(insists.code(), 502, "who wants the upstream's own word gets it");
+}
+
+#[tokio::test]
+async fn what_lies_in_redis_is_freshened_whole() {
+    let (origin, redis) = (Origin::start().await, Redis::start().await);
+    origin.always("GET /page", v1);
+    let alone = format!("[cache]\nmemory = \"0\"\n{PAGE}");
+    let (one, two) =
+        (Weir::with_redis(&origin, &redis, &alone).await, Weir::with_redis(&origin, &redis, &alone).await);
+    one.get("/page").await.assert_stored();
+    redis.filled("page", 1).await;
+    origin.always("HEAD /page", || Reply::text("content").header("etag", "\"v1\"").header("x-from", "head"));
+    assert_eq!(detail(&insisting(&one).await), "head-freshened");
+    for weir in [&one, &two] {
+        eventually("the new fields", support::DEADLINE, || async {
+            let page = weir.get("/page").await;
+            assert_eq!(page.assert_hit().text(), "content");
+            page.header("x-from") == Some("head")
+        })
+        .await;
+    }
+    assert_eq!(origin.count("GET /page"), 1);
+    // Overtaken by a purge that comes by way of another instance.
+    origin.always("PUT /page", || Reply::status(204));
+    let hold = origin.hold_next("HEAD /page", 1);
+    let head = one.client().head("/page").header("cache-control", "no-cache").spawn();
+    hold.caught(1).await;
+    two.put("/page").await.assert_code(204);
+    hold.release();
+    assert_eq!(detail(&head.await.unwrap()), "head");
+    origin.always("GET /page", || Reply::text("new").header("etag", "\"v2\""));
+    for weir in [&one, &two] {
+        assert_eq!(weir.get("/page").await.text(), "new");
+    }
 }
