@@ -234,6 +234,25 @@ mod tests {
     }
 
     #[test]
+    fn what_caches_behind_have_said_is_a_list_or_nothing() {
+        for (lines, readable) in [
+            (&[][..], true),
+            (&["inner; hit"], true),
+            (&["inner; hit, \"the middle\"; fwd=stale", "last"], true),
+            (&[""], true),
+            (&["inner; hit", "last; hit="], false),
+            (&["inner,"], false),
+            (&["\"inner"], false),
+        ] {
+            let mut headers = HeaderMap::new();
+            lines.iter().for_each(|line| {
+                headers.append(CACHE_STATUS, HeaderValue::from_static(line));
+            });
+            assert_eq!(is_readable(&headers), readable, "{lines:?}");
+        }
+    }
+
+    #[test]
     fn members_as_the_standard_writes_them() {
         let hit = CacheStatus { hit: true, ttl: Some(278), detail: Some("memory"), ..CacheStatus::default() };
         assert_eq!(rendered(&hit, "weir"), "weir; hit; ttl=278; detail=memory");

@@ -137,6 +137,14 @@ mod tests {
     }
 
     #[test]
+    fn more_groups_than_are_read_are_not_all_known() {
+        let groups = |n: usize| (0..n).map(|i| format!("\"g{i}\"")).collect::<Vec<_>>().join(",");
+        let found = |n| invalidated_groups(&headers(&[("cache-group-invalidation", &groups(n))]));
+        assert_eq!((found(MAX_GROUPS).tags.len(), found(MAX_GROUPS).complete), (MAX_GROUPS, true));
+        assert_eq!((found(MAX_GROUPS + 1).tags.len(), found(MAX_GROUPS + 1).complete), (MAX_GROUPS, false));
+    }
+
+    #[test]
     fn related_uris_of_the_same_origin() {
         for (reference, path) in [
             ("/tx/1?a=b#c", Some("/tx/1")),
