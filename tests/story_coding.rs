@@ -154,6 +154,65 @@ async fn head_says_what_get_would() {
 }
 
 #[tokio::test]
+async fn a_head_that_is_not_stored_says_it_too() {
+    let origin = Origin::start().await;
+    // A backend that would code it itself, if it were asked to.
+    origin.on("HEAD /list", |seen| match seen.header("accept-encoding") {
+        Some(_) => Reply::text("").header("etag", "\"v1-gz\"").header("content-encoding", "gzip"),
+        None => reply(),
+    });
+    let weir = Weir::start(&origin, LIST).await;
+    let head = accepting(weir.request("HEAD", "/list"), "gzip").await;
+    assert_eq!((head.header("content-encoding"), head.header("etag")), (Some("gzip"), Some("W/\"v1\"")));
+    assert_eq!((head.header("content-length"), head.header("vary")), (None, Some("Accept-Encoding")));
+    let head = weir.request("HEAD", "/list").http2().await;
+    assert_eq!((head.header("content-encoding"), head.header("etag")), (None, Some("\"v1\"")));
+    assert_eq!(head.header("content-length"), Some(&*list().len().to_string()));
+}
+
+#[tokio::test]
+async fn parts_of_what_is_not_stored_are_joined_with_nothing_else_either() {
+    let origin = Origin::start().await;
+    origin.on("GET /list", |seen| match seen.header("range") {
+        Some("bytes=500-599") => Reply::text(list()[500..600].to_owned())
+            .code(206)
+            .header("content-range", &format!("bytes 500-599/{}", list().len()))
+            .header("etag", "\"v1\""),
+        _ => reply().header("cache-control", "no-store"),
+    });
+    let weir = Weir::start(&origin, LIST).await;
+    assert_coded(accepting(weir.get("/list"), "gzip").await.assert_not_hit());
+    let ask = |validator: &str| {
+        let ask = weir.get("/list").header("range", "bytes=500-599").header("if-range", validator);
+        accepting(ask, "gzip")
+    };
+    let part = ask("\"v1\"").await;
+    assert_eq!(part.assert_code(206).text(), list()[500..600]);
+    assert_eq!(part.header("vary"), Some("Accept-Encoding"));
+    assert_eq!(origin.last("/list").header("accept-encoding"), None);
+    for other in ["W/\"v1\"", "Thu, 01 Jan 2026 00:00:00 GMT"] {
+        assert_plain(ask(other).await.assert_code(200));
+        assert_eq!(origin.last("/list").header("range"), None, "{other}");
+    }
+}
+
+#[tokio::test]
+async fn what_may_no_longer_be_touched_is_given_back_whole() {
+    let origin = Origin::start().await;
+    origin.on("GET /list", |seen| match seen.header("if-none-match") {
+        Some("\"v1\"") => Reply::status(304).header("cache-control", "no-transform"),
+        _ => reply(),
+    });
+    let weir = Weir::start(&origin, LIST).await;
+    assert_coded(accepting(weir.get("/list"), "gzip").await.assert_stored());
+    let validated = weir.get("/list").header("cache-control", "no-cache");
+    for answer in [accepting(validated, "gzip").await, accepting(weir.get("/list"), "gzip").await] {
+        assert_eq!(answer.header("content-encoding"), None, "{answer:?}");
+        assert_eq!((answer.header("etag"), answer.text()), (Some("\"v1\""), list()));
+    }
+}
+
+#[tokio::test]
 async fn who_has_either_form_is_told_so() {
     let origin = Origin::start().await;
     origin.always("GET /list", reply);

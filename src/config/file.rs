@@ -212,6 +212,8 @@ pub(crate) struct Defaults {
     pub(crate) compress: Option<Spanned<Compress>>,
     pub(crate) max_body: Option<Spanned<Size>>,
     pub(crate) coalesce: Option<Spanned<Switch<Shared>>>,
+    pub(crate) no_vary_search: Option<bool>,
+    pub(crate) fetch_whole: Option<Switch<Size>>,
 }
 
 /// `[[keys]]`
@@ -258,6 +260,8 @@ pub(crate) struct Route {
     pub(crate) compress: Option<Spanned<Compress>>,
     pub(crate) max_body: Option<Spanned<Size>>,
     pub(crate) coalesce: Option<Spanned<Switch<Shared>>>,
+    pub(crate) no_vary_search: Option<bool>,
+    pub(crate) fetch_whole: Option<Switch<Size>>,
 }
 
 /// `[[purge]]`

@@ -287,3 +287,20 @@ fn relative_files_start_at_the_configuration() {
     std::fs::write(&path, b"\xff").unwrap();
     assert!(show(&load(&path, &Env::empty()).unwrap_err()).contains("not UTF-8"));
 }
+
+#[test]
+fn queries_and_parts_are_as_the_route_says() {
+    let route = |setting: &str| {
+        let text = format!("upstream = \"http://h\"\n[[route]]\nname = \"a\"\nmatch = \"GET /a\"\n{setting}");
+        let policy = good(&text).config.policy;
+        policy.routes.iter().next().map(|r| (r.no_vary_search, r.fetch_whole))
+    };
+    for (setting, search, whole) in [
+        ("", false, u64::MAX),
+        ("origin = \"honour\"\nfetch_whole = true", true, u64::MAX),
+        ("origin = \"honour\"\nno_vary_search = false\nfetch_whole = false", false, 0),
+        ("no_vary_search = true\nfetch_whole = \"8KiB\"", true, 8192),
+    ] {
+        assert_eq!(route(setting), Some((search, whole)), "{setting}");
+    }
+}

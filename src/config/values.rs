@@ -244,6 +244,10 @@ impl<'de> Deserialize<'de> for FileName {
     }
 }
 
+impl Form for Size {
+    const FORM: &'static str = "true, false, or a size such as \"8MiB\"";
+}
+
 /// `"shared"`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Shared;

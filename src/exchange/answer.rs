@@ -10,10 +10,9 @@ use super::problem::problem;
 use crate::body::Body;
 use crate::config::ExchangeConfig;
 use crate::policy::route::Route;
-use crate::semantics::cache_status::{CacheStatus, Forward, Outcome};
+use crate::semantics::cache_status::{CACHE_STATUS, CacheStatus, Forward, Outcome, is_readable};
 use crate::upstream::UpstreamError;
 
-const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 const X_CACHE: HeaderName = HeaderName::from_static("x-cache");
 
 /// What one way returns.
@@ -95,6 +94,9 @@ impl Answer {
     /// The response with its explanation in the header.
     pub(crate) fn into_response(self, config: &ExchangeConfig) -> Response<Body> {
         let mut response = self.response;
+        if response.headers().contains_key(CACHE_STATUS) && !is_readable(response.headers()) {
+            response.headers_mut().remove(CACHE_STATUS);
+        }
         // The cache closest to the client comes last (RFC 9211 §2).
         response.headers_mut().append(CACHE_STATUS, self.status.render(&config.name));
         if config.x_cache {

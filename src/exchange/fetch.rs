@@ -6,12 +6,10 @@
 //! - The entry is in the store before the client sees the end of its body.
 //! - The fetch runs in a task of its own: a client that leaves ends it only when nothing could be stored anyway.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use http::{HeaderMap, Response, StatusCode, response};
+use http::{HeaderMap, Method, Response, StatusCode, header, response};
 use http_body::{Body as _, SizeHint};
 use tokio::sync::oneshot;
 
@@ -22,11 +20,9 @@ use super::relay::relay;
 use super::wanted::Wanted;
 use super::{Exchange, forwarded, heard};
 use crate::body::Body;
-use crate::coder;
 use crate::coherence::Liveness;
 use crate::interim::Listener;
 use crate::policy::json::parse_strict;
-use crate::policy::tags::Json;
 use crate::semantics::cache_control::RequestDirectives;
 use crate::semantics::fields::is_event_stream;
 use crate::semantics::stored::{Lifetimes, StoredResponse};
@@ -114,7 +110,9 @@ impl Fetch {
         }
     }
 
-    /// Sends the request; when a 304 vouches for another response than ours, once more without conditions.
+    /// Sends the request; when a 304 vouches for another response than ours, once more without conditions. So, too, when
+    /// a condition is taken for what it means with other methods than GET: 412 (RFC 9110 §13.1.2), which is no answer to
+    /// who set none.
     async fn send(&mut self) -> (Result<Response<Body>, Failure>, Sent) {
         loop {
             let validator = self.validator.as_ref();
@@ -133,6 +131,11 @@ impl Fetch {
                 Ok(response)
                     if response.status() == StatusCode::NOT_MODIFIED
                         && validator.is_some_and(|v| !selects(&v.entry.response, response.headers())) =>
+                {
+                    self.validator = None;
+                }
+                Ok(response)
+                    if response.status() == StatusCode::PRECONDITION_FAILED && validator.is_some() =>
                 {
                     self.validator = None;
                 }
@@ -160,23 +163,16 @@ impl Fetch {
         );
         let mut entry = self.entry(fresh, response.headers());
         // A 304 need not repeat the fields that carry tags: what could purge the response before still can.
-        entry.tags = entry
-            .tags
-            .iter()
-            .chain(&validator.entry.tags)
-            .copied()
-            .collect::<BTreeSet<_>>()
-            .into_iter()
-            .collect();
+        entry.inherit_tags(&validator.entry);
         let first_byte = sent.first_byte;
         let storable = storable
             .map_err(NotStored::as_str)
-            .and_then(|()| self.selects_among_clients(&entry.response.selecting));
+            .and_then(|()| self.wanted.selects_among_clients(&entry.response.selecting));
         match storable {
             Ok(()) => {
-                let entry = self.exchange.store.insert(entry);
-                self.lead.land(Landing::Stored(Arc::clone(&entry)));
-                let _ = client.send(Arrived::Validated { entry, stored: true, first_byte });
+                let taken = self.exchange.take_in(&self.wanted, entry);
+                self.lead.land(taken.landing());
+                let _ = client.send(Arrived::Validated { entry: taken.entry, stored: true, first_byte });
             }
             Err(reason) => {
                 self.not_shareable(reason, true);
@@ -261,9 +257,15 @@ impl Fetch {
             Vary::Fields(fields) => Selecting::from_request(&fields, &wanted.parts.headers),
             Vary::Any => return Err("vary-any"),
         };
-        self.selects_among_clients(&selecting)?;
+        self.wanted.selects_among_clients(&selecting)?;
         if body.size_hint().lower() > wanted.route.max_body {
             return Err("too-large");
+        }
+        if body.size_hint().lower() > wanted.route.fetch_whole
+            && wanted.parts.method == Method::GET
+            && wanted.parts.headers.contains_key(header::RANGE)
+        {
+            return Err(PART_OF_MUCH);
         }
         if head.extensions.get::<CloseDelimited>().is_some() {
             // A content that ends with its connection might as well have been cut off.
@@ -272,36 +274,9 @@ impl Fetch {
         Ok((spread(lifetimes, wanted.route.jitter, sent.response_time, &wanted.key), selecting))
     }
 
-    /// What varies by a field that Weir adds for each client cannot be told apart by what clients send.
-    fn selects_among_clients(&self, selecting: &Selecting) -> Result<(), &'static str> {
-        let any_host = self.wanted.route.any_host;
-        let added = selecting.names().any(|name| forwarded::is_added_here(name, any_host));
-        if added { Err("vary-client") } else { Ok(()) }
-    }
-
     /// An entry with this fetch's stamp and the tags its response gives it.
     pub(super) fn entry(&self, response: StoredResponse, received: &HeaderMap) -> Entry {
-        let (exchange, wanted) = (&self.exchange, &self.wanted);
-        let plan = &exchange.policy.tags;
-        let request_json = wanted.request_json();
-        let response_json = plan
-            .route_needs_response(&wanted.route)
-            .then(|| plain_json(&response, exchange.config.max_tag_body))
-            .flatten();
-        let facts = wanted.facts(
-            request_json.as_ref().map_or(Json::Unknown, Json::Known),
-            response_json.as_ref().map_or(Json::Unknown, Json::Known),
-        );
-        let secret = exchange.store.coherence().view().secret;
-        let tags = plan.entry_tags(&secret, &wanted.route, &facts, received);
-        Entry {
-            key: wanted.key,
-            route: Arc::clone(&wanted.route.name),
-            stamp: self.lead.stamp(),
-            tags: tags.into(),
-            response,
-            last_live: AtomicU64::new(0),
-        }
+        self.wanted.entry(&self.exchange, self.lead.stamp(), response, received)
     }
 
     /// Ends the flight without anything to share; where that will likely be so again, it is remembered for a while.
@@ -320,18 +295,12 @@ impl Fetch {
     }
 }
 
+/// Not stored: a part was asked for, and the whole is larger than what the operator would have fetched for that.
+pub(crate) const PART_OF_MUCH: &str = "part-of-much";
+
 /// The client's own `no-store` (RFC 9111 §5.2.1.5).
 pub(crate) fn forbids_storing(wanted: &Wanted) -> bool {
     RequestDirectives::of(&wanted.parts.headers).no_store
-}
-
-/// JSON of a response that may be coded here, if it is small enough to look into.
-fn plain_json(response: &StoredResponse, limit: u64) -> Option<serde_json::Value> {
-    match response.coded {
-        Some(coded) if coded.length > limit => None,
-        Some(coded) => parse_strict(&coder::decode(coded, response.body.clone()).ok()?),
-        None => within(&response.body, limit),
-    }
 }
 
 /// JSON of a content that is small enough to look into.

@@ -284,8 +284,8 @@ impl Fetch {
             plan.selecting,
         );
         response.coded = coded;
-        let entry = self.exchange.store.insert(self.entry(response, &plan.received));
-        self.lead.land(Landing::Stored(entry));
+        let taken = self.exchange.take_in(&self.wanted, self.entry(response, &plan.received));
+        self.lead.land(taken.landing());
         self.exchange.hit_for_miss.remove(&self.wanted.key);
     }
 }

@@ -17,11 +17,13 @@ mod deliver;
 mod fetch;
 mod fill;
 pub mod forwarded;
+mod head;
 mod mutate;
 mod pass;
 mod problem;
 mod read;
 mod relay;
+mod search;
 mod shared;
 pub mod upgrade;
 mod wanted;
@@ -97,6 +99,8 @@ pub struct Exchange {
     board: Arc<Board>,
     /// Until when (on `Clock::elapsed`) a key's requests do not wait for each other.
     hit_for_miss: quick_cache::sync::Cache<CacheKey, Duration>,
+    /// What backends have said about queries.
+    searches: search::Searches,
     /// Bytes buffered by all fills under way.
     filling: Arc<AtomicU64>,
     tasks: TaskTracker,
@@ -141,6 +145,7 @@ impl Exchange {
             ready: parts.ready,
             board,
             hit_for_miss: quick_cache::sync::Cache::new(HIT_FOR_MISS_KEYS),
+            searches: search::Searches::default(),
             filling: Arc::default(),
             tasks: TaskTracker::new(),
             tunnels: upgrade::Tunnels::default(),

@@ -202,7 +202,8 @@ impl Exchange {
         response: Response<Body>,
     ) -> (Response<Body>, Option<Purges>) {
         if is_refusal(response.status()) {
-            return (response, None);
+            let purges = self.groups(mutation, response.headers());
+            return (response, purges);
         }
         let (head, mut body) = response.into_parts();
         let mut json = None;
@@ -212,6 +213,14 @@ impl Exchange {
         let said = Said { headers: Some(&head.headers), json: json.as_ref() };
         let purges = self.purges(mutation, said);
         (Response::from_parts(head, body), Some(purges))
+    }
+
+    /// The groups that a refusal names itself: it did nothing, and yet says what is untrue.
+    fn groups(&self, mutation: &Mutation, headers: &HeaderMap) -> Option<Purges> {
+        let view = self.store.coherence().view().clone();
+        let set = mutation.policy.tags.group_tags(&view.secret, headers)?;
+        let last = mutation.event(EventKind::Purge, set, &[], view.secret_id);
+        Some(Purges { first: None, last })
     }
 
     /// The response's content as JSON, if it is that, whole and within the limit; and the content itself, intact.

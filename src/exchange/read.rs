@@ -18,7 +18,7 @@ use http::{HeaderMap, Method, Response, StatusCode, header, response};
 use super::answer::{Answer, Failure};
 use super::coalesce::{Arrival, Flight, Landing, Lead, Passenger, Seat};
 use super::deliver::{deliver, not_modified};
-use super::fetch::{Arrived, Fetch, Validator, forbids_storing};
+use super::fetch::{Arrived, Fetch, PART_OF_MUCH, Validator, forbids_storing};
 use super::shared::Begun;
 use super::wanted::{Unwanted, Wanted};
 use super::{Exchange, Inbound};
@@ -58,13 +58,13 @@ enum Next {
 }
 
 /// Why and how to go forward.
-struct Need {
-    forward: Forward,
+pub(super) struct Need {
+    pub(super) forward: Forward,
     detail: Option<&'static str>,
     /// What a 304 may vouch for.
-    validator: Option<Validator>,
+    pub(super) validator: Option<Validator>,
     /// The stale response that might stand in for a failed fetch.
-    held: Option<Arc<Entry>>,
+    pub(super) held: Option<Arc<Entry>>,
     /// The client insists on the upstream's own word.
     insists: bool,
 }
@@ -164,6 +164,10 @@ impl Exchange {
             Some(found) => found,
             None => self.store.lookup(&wanted.key, &wanted.route.name, headers, wanted.arrived).await,
         };
+        if let Lookup::Found(entry, Tier::Redis) = &found {
+            // What another instance was told holds here too.
+            self.learn(wanted, &entry.response.headers);
+        }
         match found {
             Lookup::Found(entry, tier) => self.reuse(wanted, entry, tier),
             Lookup::Softened(entry, _) => self.reuse_softened(wanted, entry),
@@ -229,18 +233,28 @@ impl Exchange {
         }
         let detail = match need.detail {
             Some("disabled") => "disabled",
-            _ if wanted.parts.method == Method::HEAD => "head",
-            // What will not be stored is not fetched whole for the sake of a part.
-            _ if headers.contains_key(header::RANGE) && self.is_remembered(wanted) => "range",
+            _ if wanted.parts.method == Method::HEAD => return Some(self.ask_head(wanted, need).await),
+            // What will not be stored is not fetched whole for the sake of a part, nor what the operator would not have
+            // fetched so. What is stored may be validated: that need not bring anything.
+            _ if headers.contains_key(header::RANGE)
+                && (self.is_remembered(wanted)
+                    || wanted.route.fetch_whole == 0
+                        && wanted.parts.method == Method::GET
+                        && need.validator.is_none()) =>
+            {
+                "range"
+            }
             _ => return None,
         };
         Some(self.pass_read(wanted, need, detail).await)
     }
 
-    /// Sends a read on as it came.
+    /// Sends a read on as it came, but that nobody gets another form here than from the store.
     async fn pass_read(self: &Arc<Self>, wanted: &Wanted, need: &Need, detail: &'static str) -> Answer {
+        let mut parts = wanted.parts.clone();
+        wanted.ask_for_plain(&mut parts.headers);
         let inbound = Inbound {
-            parts: wanted.parts.clone(),
+            parts,
             body: wanted.body.clone().map_or(Body::Empty, Body::full),
             peer: wanted.peer,
             host: String::new(),
@@ -251,6 +265,7 @@ impl Exchange {
         if answer.outcome == Outcome::Pass {
             answer.outcome = Outcome::Miss;
         }
+        wanted.dress_plain(answer.response.headers_mut());
         answer
     }
 
@@ -325,7 +340,7 @@ impl Exchange {
         body: Body,
         stored: Result<(), &'static str>,
     ) -> Answer {
-        if stored == Err("too-large") {
+        if matches!(stored, Err("too-large" | PART_OF_MUCH)) {
             drop(body);
             return self.pass_read(wanted, need, "range").await;
         }
@@ -404,7 +419,7 @@ impl Exchange {
 
     /// A stale response in place of a failed fetch (RFC 5861 §4), if it still may answer this request: a failure is no
     /// reason to show what a purge has voided, nor what nobody here can prove.
-    fn stand_in(&self, wanted: &Wanted, entry: &Arc<Entry>) -> Option<Answer> {
+    pub(super) fn stand_in(&self, wanted: &Wanted, entry: &Arc<Entry>) -> Option<Answer> {
         self.may_stand_in(wanted, entry).then(|| {
             let age = entry.response.current_age(self.clock.now());
             self.hit(wanted, entry, age, Outcome::Stale, "stale-if-error")
@@ -475,7 +490,7 @@ fn flight_key(wanted: &Wanted, need: &Need) -> CacheKey {
 
 /// The upstream's response for the client that began the fetch. Its conditions were not sent on, so they are
 /// judged here.
-fn streamed(
+pub(super) fn streamed(
     wanted: &Wanted,
     need: &Need,
     head: response::Parts,

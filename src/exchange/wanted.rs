@@ -1,15 +1,20 @@
 //! What a cacheable read wants: route, normal form, subject, key; or why the cache may not take part.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Request, header};
+use http::{HeaderMap, HeaderValue, Method, Request, header, response};
 use http_body::Body as _;
 
 use super::buffer::{Buffered, read_up_to};
+use super::fetch::within;
+use super::search::{At, Reduced};
 use super::{Exchange, Inbound, forwarded, pass::origin_form};
 use crate::body::Body;
+use crate::coder;
+use crate::coherence::Stamp;
 use crate::interim::Interim;
 use crate::policy::json::parse_strict;
 use crate::policy::key::{CacheKey, KeyParts};
@@ -17,11 +22,14 @@ use crate::policy::path::{self, PathParams, UnsafePath};
 use crate::policy::route::{Route, RouteMatch};
 use crate::policy::subject::{self, Bypass, Subject};
 use crate::policy::tags::{Facts, Json, Tag};
+use crate::semantics::coding::{self, Form};
 use crate::semantics::fields;
 use crate::semantics::stored::StoredResponse;
 use crate::semantics::storing::Terms;
 use crate::semantics::validation::{CONDITIONAL, conditional_fields};
+use crate::semantics::vary::Selecting;
 use crate::server::Peer;
+use crate::store::Entry;
 
 /// A read that the cache may answer.
 pub(crate) struct Wanted {
@@ -38,6 +46,8 @@ pub(crate) struct Wanted {
     /// The route's words as they hold for this caller.
     pub(crate) terms: Terms,
     pub(crate) key: CacheKey,
+    /// How `key` was made, where that is by a rule of the backend's about queries.
+    pub(super) reduced: Option<Reduced>,
     /// A keyed body.
     pub(crate) body: Option<Bytes>,
     /// When it arrived, on `Clock::elapsed`: what it may be answered with is judged by that.
@@ -71,8 +81,14 @@ impl Exchange {
             Err(why) => return Err((inbound, why)),
         };
         let query = route.query.normalise(inbound.parts.uri.query());
-        let key = self.key(&inbound, &route, &path, &query, &subject, body.as_ref());
+        let exact = self.key(&inbound, &route, &path, &query, &subject, body.as_ref());
         let Inbound { parts, peer, arrived, interim, .. } = inbound;
+        let at = At { parts: &parts, peer, route: &route, path: &path };
+        let reduced = match body {
+            None => self.reduced(&at, &query, &subject, exact),
+            Some(_) => None,
+        };
+        let key = reduced.as_ref().map_or(exact, |reduced| reduced.key);
         // What nobody in particular gets, everybody without credentials may get: then `private` is an obstacle.
         let terms = Terms {
             per_subject: route.terms.per_subject && !subject.anonymous,
@@ -80,7 +96,21 @@ impl Exchange {
             asks_uncoded: route.compress.is_some() || self.policy.tags.route_needs_response(&route),
             ..route.terms.clone()
         };
-        Ok(Wanted { route, params, parts, peer, path, query, subject, terms, key, body, arrived, interim })
+        Ok(Wanted {
+            route,
+            params,
+            parts,
+            peer,
+            path,
+            query,
+            subject,
+            terms,
+            key,
+            reduced,
+            body,
+            arrived,
+            interim,
+        })
     }
 
     /// The cache takes no part, whatever the body says; but a body may still say that something is to be purged.
@@ -191,6 +221,37 @@ impl Exchange {
 }
 
 impl Wanted {
+    /// Leaves codings to this cache, as a fetch for the store does. A part that its client would join with bytes of it
+    /// does not know which form, is not asked for: only a strong tag is the plain form's alone.
+    pub(crate) fn ask_for_plain(&self, headers: &mut HeaderMap) {
+        if self.terms.asks_uncoded {
+            headers.remove(header::ACCEPT_ENCODING);
+        }
+        let strong = |line: &HeaderValue| line.as_bytes().starts_with(b"\"");
+        if self.route.compress.is_some() && !headers.get_all(header::IF_RANGE).iter().all(strong) {
+            headers.remove(header::RANGE);
+            headers.remove(header::IF_RANGE);
+        }
+    }
+
+    /// Says that the plain form of a response is one of two, where it is.
+    pub(crate) fn dress_plain(&self, headers: &mut HeaderMap) {
+        if let Some(words) = self.route.compress.as_ref().filter(|_| !coding::is_coded(headers)) {
+            coding::dress(headers, words.coding, Form::Plain);
+        }
+    }
+
+    /// Makes the head of a response that of the form that a GET would get.
+    pub(crate) fn dress_head(&self, head: &mut response::Parts) {
+        let Some(words) = &self.route.compress else { return };
+        let length = head.headers.get(header::CONTENT_LENGTH);
+        let length = length.and_then(|line| line.to_str().ok()?.parse().ok());
+        let list = &self.terms.target_list;
+        if let Ok(coding) = coding::admit(words, head.status, &head.headers, length, list) {
+            coding::dress(&mut head.headers, coding, coding::form(&self.parts.headers, coding, false));
+        }
+    }
+
     /// Whether a part of the answer is asked for.
     pub(crate) fn asks_for_part(&self) -> bool {
         self.parts.method == Method::GET && self.parts.headers.contains_key(header::RANGE)
@@ -220,6 +281,60 @@ impl Wanted {
     /// The keyed body as JSON.
     pub(crate) fn request_json(&self) -> Option<serde_json::Value> {
         self.body.as_ref().and_then(|b| parse_strict(b))
+    }
+
+    /// An entry of a response to this request, with the tags that both give it. `stamp` was sampled before the first
+    /// byte went upstream; `received` are the response's fields as they came.
+    pub(crate) fn entry(
+        &self,
+        exchange: &Exchange,
+        stamp: Stamp,
+        response: StoredResponse,
+        received: &HeaderMap,
+    ) -> Entry {
+        let response = self.left_whole(response);
+        let plan = &exchange.policy.tags;
+        let request_json = self.request_json();
+        let response_json = plan
+            .route_needs_response(&self.route)
+            .then(|| plain_json(&response, exchange.config.max_tag_body))
+            .flatten();
+        let facts = self.facts(
+            request_json.as_ref().map_or(Json::Unknown, Json::Known),
+            response_json.as_ref().map_or(Json::Unknown, Json::Known),
+        );
+        let secret = exchange.store.coherence().view().secret;
+        let tags = plan.entry_tags(&secret, &self.route, &facts, received);
+        Entry {
+            key: self.key,
+            route: Arc::clone(&self.route.name),
+            stamp,
+            tags: tags.into(),
+            response,
+            last_live: AtomicU64::new(0),
+        }
+    }
+
+    /// A validation may say for the first time that nobody may touch the content: then it is kept as it came.
+    fn left_whole(&self, response: StoredResponse) -> StoredResponse {
+        let Some(coded) = response.coded else { return response };
+        if !coding::is_untouchable(&response.headers, &self.terms.target_list) {
+            return response;
+        }
+        match coder::decode(coded, response.body.clone()) {
+            Ok(body) => StoredResponse { body, coded: None, ..response },
+            Err(error) => {
+                tracing::error!(path = self.path, "what was coded here cannot be decoded: {error}");
+                response
+            }
+        }
+    }
+
+    /// What varies by a field that Weir adds for each client cannot be told apart by what clients send.
+    pub(crate) fn selects_among_clients(&self, selecting: &Selecting) -> Result<(), &'static str> {
+        let any_host = self.route.any_host;
+        let added = selecting.names().any(|name| forwarded::is_added_here(name, any_host));
+        if added { Err("vary-client") } else { Ok(()) }
     }
 
     /// The request that fetches this for the store: normal form, whole representation, nothing that is of no
@@ -264,5 +379,14 @@ impl Wanted {
                 headers.insert(name, value);
             }
         }
+    }
+}
+
+/// JSON of a response that may be coded here, if it is small enough to look into.
+fn plain_json(response: &StoredResponse, limit: u64) -> Option<serde_json::Value> {
+    match response.coded {
+        Some(coded) if coded.length > limit => None,
+        Some(coded) => parse_strict(&coder::decode(coded, response.body.clone()).ok()?),
+        None => within(&response.body, limit),
     }
 }

@@ -43,6 +43,7 @@ mod label {
     pub(super) const FIELDS: u8 = 12;
     pub(super) const FIELD: u8 = 13;
     pub(super) const VALUE: u8 = 14;
+    pub(super) const RULE: u8 = 15;
 }
 
 impl CacheKey {
@@ -60,6 +61,29 @@ impl CacheKey {
             .maybe(label::METHOD, parts.body.map(|(method, _, _)| method.as_bytes()))
             .maybe(label::CONTENT_TYPE, parts.body.map(|(_, content_type, _)| content_type))
             .maybe(label::BODY, parts.body.map(|(_, _, body)| body));
+        CacheKey(digest.finish())
+    }
+
+    /// Where all queries of one path meet, whoever asks: no response lies there.
+    pub fn place(secret: &[u8; 32], parts: &KeyParts<'_>) -> CacheKey {
+        let mut digest = Digest::new(secret, "weir place 1");
+        digest
+            .part(label::NAMESPACE, parts.namespace.as_bytes())
+            .part(label::ROUTE, parts.route.as_bytes())
+            .maybe(label::SCHEME, parts.origin.map(|(scheme, _)| scheme.as_bytes()))
+            .maybe(label::HOST, parts.origin.map(|(_, host)| host.as_bytes()))
+            .part(label::PATH, parts.path.as_bytes());
+        CacheKey(digest.finish())
+    }
+
+    /// The key at this place of queries of which a rule leaves the same: `rule` and `query` in their canonical forms.
+    pub fn reduced(&self, rule: &[u8], query: &[u8], subject: &Subject) -> CacheKey {
+        // As with a variant: the place is secret-keyed already.
+        let mut digest = Digest::new(&self.0, "weir reduced 1");
+        digest
+            .part(label::RULE, rule)
+            .part(label::QUERY, query)
+            .maybe(label::SUBJECT, (!subject.anonymous).then_some(&subject.digest[..]));
         CacheKey(digest.finish())
     }
 
@@ -206,6 +230,33 @@ mod tests {
         let keys: std::collections::HashSet<CacheKey> = variants.iter().map(Owned::key).collect();
         assert_eq!(keys.len(), variants.len());
         assert_eq!(base.key(), sample().key());
+    }
+
+    #[test]
+    fn reduced_keys_differ_by_place_rule_query_and_subject() {
+        let place = |owned: &Owned| CacheKey::place(&SECRET, &owned.parts(&owned.subject()));
+        let base = sample();
+        let others = [
+            Owned { namespace: "m".into(), ..base.clone() },
+            Owned { route: "s".into(), ..base.clone() },
+            Owned { origin: Some(("http".into(), "h".into())), ..base.clone() },
+            Owned { path: "/a".into(), ..base.clone() },
+        ];
+        let mut keys: Vec<CacheKey> = others.iter().map(place).collect();
+        keys.extend([place(&base), base.key(), CacheKey::place(&[8; 32], &base.parts(&base.subject()))]);
+        let mine = Subject { digest: [1; 32], anonymous: false, claims: Vec::new() };
+        for (rule, query, subject) in [
+            (&b"r"[..], &b"q"[..], &Subject::anonymous()),
+            (b"rq", b"", &Subject::anonymous()),
+            (b"", b"rq", &Subject::anonymous()),
+            (b"r", b"q", &mine),
+        ] {
+            keys.push(place(&base).reduced(rule, query, subject));
+        }
+        let distinct: std::collections::HashSet<CacheKey> = keys.iter().copied().collect();
+        assert_eq!(distinct.len(), keys.len());
+        // Queries and subjects meet there.
+        assert_eq!(place(&base), place(&Owned { query: "z".into(), subject: Some(1), ..base.clone() }));
     }
 
     #[test]

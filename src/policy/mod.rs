@@ -11,6 +11,7 @@ pub mod key;
 pub mod path;
 pub mod query;
 pub mod route;
+pub mod search;
 pub mod subject;
 pub mod tags;
 

@@ -55,6 +55,10 @@ pub struct Route {
     pub max_body: u64,
     /// Whether concurrent misses share one fetch.
     pub coalesce: Coalesce,
+    /// Whether the backend's `No-Vary-Search` counts.
+    pub no_vary_search: bool,
+    /// Largest content, bytes, that is fetched whole where a part is asked for that is not stored.
+    pub fetch_whole: u64,
 }
 
 /// With whom concurrent misses share one fetch.
@@ -284,4 +288,4 @@ pub fn request_host(parts: &Parts) -> String {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -8,9 +8,12 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::HeaderValue;
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::lists;
+
+/// The field.
+pub const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
 /// Why a request went forward to the upstream (RFC 9211 §2.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -172,6 +175,14 @@ impl CacheStatus {
     }
 }
 
+/// Whether what caches closer to the backend have said is a list (RFC 9211 §2). Where it is not, nobody could read a
+/// member that is added to it.
+pub fn is_readable(response: &HeaderMap) -> bool {
+    let lines = response.get_all(&CACHE_STATUS).into_iter();
+    let lines: Vec<&[u8]> = lines.map(HeaderValue::as_bytes).collect();
+    sfv::Parser::new(&lines.join(&b", "[..])).parse::<sfv::List>().is_ok()
+}
+
 /// The largest integer of a structured field (RFC 8941 §3.3.1).
 const LARGEST_INTEGER: i64 = 999_999_999_999_999;
 
@@ -220,6 +231,25 @@ mod tests {
 
     fn rendered(status: &CacheStatus, cache: &str) -> String {
         status.render(cache).to_str().unwrap().to_owned()
+    }
+
+    #[test]
+    fn what_caches_behind_have_said_is_a_list_or_nothing() {
+        for (lines, readable) in [
+            (&[][..], true),
+            (&["inner; hit"], true),
+            (&["inner; hit, \"the middle\"; fwd=stale", "last"], true),
+            (&[""], true),
+            (&["inner; hit", "last; hit="], false),
+            (&["inner,"], false),
+            (&["\"inner"], false),
+        ] {
+            let mut headers = HeaderMap::new();
+            lines.iter().for_each(|line| {
+                headers.append(CACHE_STATUS, HeaderValue::from_static(line));
+            });
+            assert_eq!(is_readable(&headers), readable, "{lines:?}");
+        }
     }
 
     #[test]

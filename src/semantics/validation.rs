@@ -183,7 +183,7 @@ pub(super) fn last_modified(response: &HeaderMap, response_time: Timestamp) -> O
 }
 
 /// An entity tag without its weakness, for weak comparison.
-fn opaque(tag: &(impl AsRef<[u8]> + ?Sized)) -> &[u8] {
+pub(super) fn opaque(tag: &(impl AsRef<[u8]> + ?Sized)) -> &[u8] {
     let tag = tag.as_ref();
     tag.strip_prefix(b"W/").unwrap_or(tag)
 }

@@ -1,6 +1,7 @@
 //! What the tiers hold: a stored response with everything that proves it may be used, or, where responses vary,
 //! an index that says which request fields select and which variants there are.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
@@ -40,6 +41,12 @@ impl Entry {
     pub fn storage_key(&self) -> CacheKey {
         let selecting = &self.response.selecting;
         if selecting.0.is_empty() { self.key } else { self.key.variant(selecting) }
+    }
+
+    /// What could purge another entry can purge this one too.
+    pub fn inherit_tags(&mut self, of: &Entry) {
+        let all: BTreeSet<Tag> = self.tags.iter().chain(&of.tags).copied().collect();
+        self.tags = all.into_iter().collect();
     }
 
     /// Whether a 304 may vouch for it by ETag.

@@ -48,6 +48,8 @@ fn route(name: &str, path: &str, subject: SubjectSpec, tag: &str) -> Route {
         compress: None,
         max_body: 1 << 20,
         coalesce: Coalesce::Local,
+        no_vary_search: false,
+        fetch_whole: u64::MAX,
     }
 }
 

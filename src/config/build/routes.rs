@@ -62,6 +62,8 @@ struct Inherited<'a> {
     compress: Option<&'a Spanned<Compress>>,
     max_body: Option<&'a Spanned<super::Size>>,
     coalesce: Option<&'a Spanned<Switch<Shared>>>,
+    no_vary_search: Option<bool>,
+    fetch_whole: Option<&'a Switch<super::Size>>,
 }
 
 impl<'a> Inherited<'a> {
@@ -90,6 +92,8 @@ impl<'a> Inherited<'a> {
             compress: either!(compress),
             max_body: either!(max_body),
             coalesce: either!(coalesce),
+            no_vary_search: either!(no_vary_search).copied(),
+            fetch_whole: either!(fetch_whole),
         }
     }
 }
@@ -185,6 +189,8 @@ impl Builder<'_, '_> {
         let subject = subject.unwrap_or_default();
         self.check_ignored_subject(from, &subject, &ignore);
         let per_subject = !matches!(subject, SubjectSpec::None);
+        // Where the operator's word counts, his silence does too.
+        let no_vary_search = from.no_vary_search.unwrap_or(terms.origin == OriginMode::Honour);
         let nothing = PathTemplate { text: "/**".into(), segments: vec![crate::policy::path::Segment::Rest] };
         let route = Route {
             index: 0,
@@ -209,6 +215,8 @@ impl Builder<'_, '_> {
             compress,
             max_body: own_max,
             coalesce: coalesce(from.coalesce),
+            no_vary_search,
+            fetch_whole: fetch_whole(from.fetch_whole),
         };
         (route, sound)
     }
@@ -240,7 +248,8 @@ impl Builder<'_, '_> {
                 .help("leave `credentials` out to keep answers per subject");
             }
         }
-        Route { index, terms, jitter: 0.0, public: by_rfc.is_some(), ..base }
+        let no_vary_search = from.no_vary_search.unwrap_or(true);
+        Route { index, terms, jitter: 0.0, public: by_rfc.is_some(), no_vary_search, ..base }
     }
 
     fn route_name(
@@ -473,6 +482,15 @@ fn coalesce(given: Option<&Spanned<Switch<Shared>>>) -> Coalesce {
         None | Some(Switch::Plain(true)) => Coalesce::Local,
         Some(Switch::Plain(false)) => Coalesce::Off,
         Some(Switch::Given(Shared)) => Coalesce::Shared,
+    }
+}
+
+/// The largest content that is fetched whole for the sake of a part.
+fn fetch_whole(given: Option<&Switch<super::Size>>) -> u64 {
+    match given {
+        None | Some(Switch::Plain(true)) => u64::MAX,
+        Some(Switch::Plain(false)) => 0,
+        Some(Switch::Given(size)) => size.0,
     }
 }
 

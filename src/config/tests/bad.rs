@@ -95,6 +95,8 @@ const SECTIONS: &[Case] = &[
     ("[redis]\nhost = \"h\"\nca_file = \"tests/net/tls/ca.pem\"", Warning, 4, 11, "redis.ca_file", &["without TLS", "rediss://"]),
     ("[defaults]\nmax_body = 0", Error, 3, 12, "defaults.max_body", &["too small"]),
     ("[defaults]\nttl = \"0s\"", Error, 3, 7, "defaults.ttl", &["keep nothing", "cache = false"]),
+    ("[defaults]\nfetch_whole = \"much\"", Error, 3, 15, "defaults.fetch_whole", &["true, false, or a size"]),
+    ("[defaults]\nno_vary_search = \"yes\"", Error, 3, 18, "defaults.no_vary_search", &["yes"]),
     ("[defaults]\njitter = 0.6", Error, 3, 10, "defaults.jitter", &["0.0 to 0.5"]),
     ("[defaults]\norigin = \"honor\"", Error, 3, 10, "defaults.origin", &["did you mean `honour`?"]),
     ("[defaults]\nvary = [\"*\"]", Error, 3, 9, "defaults.vary[0]", &["vary by everything"]),

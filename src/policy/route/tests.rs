@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use super::*;
 
 /// A route as plain as can be.
-fn route(methods: &str, path: &str) -> Route {
+pub(in crate::policy) fn route(methods: &str, path: &str) -> Route {
     Route {
         index: usize::MAX,
         name: format!("{methods} {path}").into(),
@@ -28,6 +28,8 @@ fn route(methods: &str, path: &str) -> Route {
         compress: None,
         max_body: 1 << 20,
         coalesce: Coalesce::Local,
+        no_vary_search: false,
+        fetch_whole: u64::MAX,
     }
 }
 

@@ -71,15 +71,16 @@ impl TagPlan {
             }
             None => response::unknown_groups(),
         };
-        if !groups.tags.is_empty() || !groups.complete {
-            names.insert(absent_name(HEADER_FAMILY));
-            names.extend(groups.tags.iter().map(|group| value_name(HEADER_FAMILY, group)));
-        }
-        if !groups.complete {
-            names.insert(any_name(HEADER_FAMILY));
-        }
+        names.extend(group_names(&groups));
         names.extend(self.names_of(secret, rules, facts, keys, now));
         TagSet::from_names(secret, names)
+    }
+
+    /// What `Cache-Group-Invalidation` alone purges (RFC 9875 §3): all that a refusal can, whose own word it is. `None` =
+    /// there is no such field.
+    pub fn group_tags(&self, secret: &[u8; 32], response_headers: &HeaderMap) -> Option<TagSet> {
+        let names = group_names(&response::invalidated_groups(response_headers));
+        (!names.is_empty()).then(|| TagSet::from_names(secret, names))
     }
 
     /// What `rules` alone purge.
@@ -134,6 +135,19 @@ impl TagPlan {
         }
         (subjects, unknown)
     }
+}
+
+/// A purge of groups; of all of them where some are not known.
+fn group_names(groups: &response::Found) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    if !groups.tags.is_empty() || !groups.complete {
+        names.insert(absent_name(HEADER_FAMILY));
+        names.extend(groups.tags.iter().map(|group| value_name(HEADER_FAMILY, group)));
+    }
+    if !groups.complete {
+        names.insert(any_name(HEADER_FAMILY));
+    }
+    names
 }
 
 /// The method, and those that fields or the query put in its place for some backends.

@@ -5,6 +5,9 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use super::TAG_FIELDS;
 
+/// Most groups of one field; beyond them they are not all known (RFC 9875 §2 asks for 32 at least).
+const MAX_GROUPS: usize = 1024;
+
 /// Tags found, and whether they are all of them.
 pub(super) struct Found {
     pub(super) tags: Vec<String>,
@@ -53,7 +56,8 @@ fn push_groups(found: &mut Found, headers: &HeaderMap, field: &'static str) {
     }
     match sfv::Parser::new(&lines.join(&b", "[..])).parse::<sfv::List>() {
         Ok(list) => {
-            for member in list {
+            found.complete &= list.len() <= MAX_GROUPS;
+            for member in list.into_iter().take(MAX_GROUPS) {
                 if let sfv::ListEntry::Item(item) = member
                     && let sfv::BareItem::String(group) = item.bare_item
                 {
@@ -130,6 +134,14 @@ mod tests {
             invalidated_groups(&headers(&[("cache-group-invalidation", "\"a\", \"b\"")])).tags,
             ["a", "b"]
         );
+    }
+
+    #[test]
+    fn more_groups_than_are_read_are_not_all_known() {
+        let groups = |n: usize| (0..n).map(|i| format!("\"g{i}\"")).collect::<Vec<_>>().join(",");
+        let found = |n| invalidated_groups(&headers(&[("cache-group-invalidation", &groups(n))]));
+        assert_eq!((found(MAX_GROUPS).tags.len(), found(MAX_GROUPS).complete), (MAX_GROUPS, true));
+        assert_eq!((found(MAX_GROUPS + 1).tags.len(), found(MAX_GROUPS + 1).complete), (MAX_GROUPS, false));
     }
 
     #[test]

@@ -37,6 +37,8 @@ fn route(name: &str, subject: SubjectSpec, tags: &[&str]) -> Arc<Route> {
         compress: None,
         max_body: 1,
         coalesce: Coalesce::Local,
+        no_vary_search: false,
+        fetch_whole: u64::MAX,
     })
 }
 

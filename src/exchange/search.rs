@@ -1,0 +1,194 @@
+//! What backends have said by `No-Vary-Search`, and the keys that follow from it.
+//!
+//! ```text
+//!  a request ─► its place (all queries of one path) ─┬─ no rule known, or not for this query ─► the key of its query
+//!                                                    └─ a rule ─► the key of what that leaves of the query
+//!  a response ─► says the rule that its key was made by ─► stored there
+//!              └─ says another, or none ───────────────► stored under its own query's key and the other rule's, not shared
+//! ```
+//!
+//! Invariants:
+//! - Under a key made by a rule lies only what itself says that rule: nobody's word counts for another's response. Who
+//!   waits for a fetch under such a key gets its response only then.
+//! - A request has one key, so one look-up; where nothing was ever learned, that costs a load.
+//! - What is known is bounded, and forgetting it costs a fetch.
+//! - No rule is followed against the operator's words ([`conflict`]).
+//!
+//! What it lacks: a memory beyond this process. Another learns from the first response that it gets or finds in Redis.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use http::{HeaderMap, request};
+
+use super::coalesce::Landing;
+use super::wanted::Wanted;
+use super::{Exchange, forwarded};
+use crate::policy::key::{CacheKey, KeyParts};
+use crate::policy::route::{Route, request_host};
+use crate::policy::search::conflict;
+use crate::policy::subject::Subject;
+use crate::semantics::search::Variance;
+use crate::server::Peer;
+use crate::store::Entry;
+
+/// Paths whose rule is remembered, and queries that their path's rule does not hold for.
+const PLACES: usize = 16_384;
+
+/// A rule that a response said, and whether it is followed.
+#[derive(Clone)]
+struct Known {
+    rule: Arc<Variance>,
+    followed: bool,
+}
+
+/// What has been learned.
+pub(super) struct Searches {
+    places: quick_cache::sync::Cache<CacheKey, Known>,
+    /// Keys of whole queries whose responses did not say their place's rule.
+    exact: quick_cache::sync::Cache<CacheKey, ()>,
+    /// Anything at all.
+    any: AtomicBool,
+}
+
+impl Default for Searches {
+    fn default() -> Searches {
+        Searches {
+            places: quick_cache::sync::Cache::new(PLACES),
+            exact: quick_cache::sync::Cache::new(PLACES),
+            any: AtomicBool::new(false),
+        }
+    }
+}
+
+/// A key that was made by a rule.
+pub(super) struct Reduced {
+    pub(super) key: CacheKey,
+    rule: Arc<Variance>,
+    /// The key of the query as it is.
+    exact: CacheKey,
+}
+
+/// What says where a request's queries meet.
+pub(super) struct At<'a> {
+    pub(super) parts: &'a request::Parts,
+    pub(super) peer: Peer,
+    pub(super) route: &'a Route,
+    pub(super) path: &'a str,
+}
+
+/// A response taken into the store.
+pub(super) struct TakenIn {
+    pub(super) entry: Arc<Entry>,
+    /// Whether those who wait under the request's key may have it.
+    shared: bool,
+}
+
+impl TakenIn {
+    pub(super) fn landing(&self) -> Landing {
+        if self.shared { Landing::Stored(Arc::clone(&self.entry)) } else { Landing::NotShareable }
+    }
+}
+
+impl Exchange {
+    /// The key by the rule of the request's place, if there is one and it holds for this query.
+    pub(super) fn reduced(
+        &self,
+        at: &At<'_>,
+        query: &str,
+        subject: &Subject,
+        exact: CacheKey,
+    ) -> Option<Reduced> {
+        if !at.route.no_vary_search || !self.searches.any.load(Ordering::Acquire) {
+            return None;
+        }
+        let place = self.place(at);
+        let known = self.searches.places.get(&place).filter(|known| known.followed)?;
+        if self.searches.exact.get(&exact).is_some() {
+            return None;
+        }
+        let key = reduced_key(place, &known.rule, query, subject)?;
+        Some(Reduced { key, rule: known.rule, exact })
+    }
+
+    /// Stores a response under the key that its request was looked up by, if what it says about queries is what that key
+    /// was made by; else under those that are right for it.
+    pub(super) fn take_in(&self, wanted: &Wanted, mut entry: Entry) -> TakenIn {
+        let said = self.learn(wanted, &entry.response.headers);
+        let same = match (&wanted.reduced, &said) {
+            (None, None) => true,
+            (Some(reduced), Some((_, rule))) => reduced.rule == *rule,
+            _ => false,
+        };
+        if same {
+            return TakenIn { entry: self.store.insert(entry), shared: true };
+        }
+        let exact = wanted.reduced.as_ref().map_or(wanted.key, |reduced| reduced.exact);
+        let by_rule =
+            said.and_then(|(place, rule)| reduced_key(place, &rule, &wanted.query, &wanted.subject));
+        if wanted.reduced.is_some() || by_rule.is_none() {
+            // Where responses of one path do not agree, whoever spoke last would part each from its own key.
+            self.searches.exact.insert(exact, ());
+        } else {
+            self.searches.exact.remove(&exact);
+        }
+        if let Some(key) = by_rule {
+            self.store.insert(under(&entry, key));
+        }
+        entry.key = exact;
+        TakenIn { entry: self.store.insert(entry), shared: exact == wanted.key }
+    }
+
+    /// Notes what a response says; the rule comes back with its place if it is to be followed.
+    pub(super) fn learn(&self, wanted: &Wanted, response: &HeaderMap) -> Option<(CacheKey, Arc<Variance>)> {
+        if !wanted.route.no_vary_search || wanted.body.is_some() {
+            return None;
+        }
+        let rule = Variance::of(response)?;
+        let at = At { parts: &wanted.parts, peer: wanted.peer, route: &wanted.route, path: &wanted.path };
+        let place = self.place(&at);
+        let known = self.searches.places.get(&place).filter(|known| *known.rule == rule);
+        let known = known.unwrap_or_else(|| {
+            let against = conflict(&wanted.route, &rule);
+            if let Some(why) = &against {
+                tracing::warn!(route = %wanted.route.name, "the backend\'s No-Vary-Search is not followed: {why}");
+            }
+            let known = Known { rule: Arc::new(rule), followed: against.is_none() };
+            self.searches.places.insert(place, known.clone());
+            self.searches.any.store(true, Ordering::Release);
+            known
+        });
+        known.followed.then_some((place, known.rule))
+    }
+
+    fn place(&self, at: &At<'_>) -> CacheKey {
+        let host = request_host(at.parts);
+        let outside = forwarded::outside(&at.parts.headers, at.peer, &self.config.trust_forwarded, &host);
+        let parts = KeyParts {
+            namespace: self.store.namespace(),
+            route: &at.route.name,
+            origin: (!at.route.any_host).then_some((outside.scheme, &*outside.host)),
+            path: at.path,
+            query: "",
+            subject: &Subject::anonymous(),
+            body: None,
+        };
+        CacheKey::place(&self.store.coherence().view().secret, &parts)
+    }
+}
+
+fn reduced_key(place: CacheKey, rule: &Variance, query: &str, subject: &Subject) -> Option<CacheKey> {
+    Some(place.reduced(&rule.canonical(), &rule.reduce(query)?, subject))
+}
+
+/// The same response under another key.
+fn under(entry: &Entry, key: CacheKey) -> Entry {
+    Entry {
+        key,
+        route: Arc::clone(&entry.route),
+        stamp: entry.stamp,
+        tags: entry.tags.clone(),
+        response: entry.response.clone(),
+        last_live: AtomicU64::new(0),
+    }
+}
