@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, Method, StatusCode, header};
 use weir::semantics::stored::Lifetimes;
-use weir::semantics::storing::{NotStored, admit};
+use weir::semantics::storing::{NotStored, Terms, admit};
 
 use super::answers::{NOW, Spoken};
 use super::settings::{HEADS, IF_ERROR, MODES, NEGATIVE_TTL, Owner, Setting, TTL, WHILE_REVALIDATE};
@@ -58,10 +58,9 @@ impl fmt::Debug for Case {
 }
 
 impl Case {
-    fn code(&self) -> Result<Lifetimes, NotStored> {
+    fn code(&self, terms: &Terms) -> Result<Lifetimes, NotStored> {
         let status = StatusCode::from_u16(self.status).unwrap();
         let (request, answer) = (self.request, self.answer);
-        let terms = &self.setting.terms;
         admit(&request.method, &request.headers, status, &answer.headers, NOW, NOW, terms)
     }
 
@@ -343,7 +342,7 @@ impl Walk {
         let parts = std::thread::scope(|scope| {
             let first = scope.spawn(|| walk.judge(&settings[..half]));
             let second = walk.judge(&settings[half..]);
-            [first.join().unwrap(), second]
+            [first.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), second]
         });
         for (said, verdicts) in parts {
             let position = |verdict| match walk.verdicts.iter().position(|known| *known == verdict) {
@@ -370,21 +369,26 @@ impl Walk {
         })
     }
 
-    /// What the code says to each case, as positions in what it says at all.
+    /// What the code says to each case, as positions in what it says at all. It says the same whether clients may
+    /// refresh or not.
     fn judge(&self, settings: &'static [Setting]) -> (Vec<u16>, Vec<Result<Lifetimes, NotStored>>) {
-        let (mut known, mut verdicts) = (HashMap::new(), Vec::new());
-        let said = self.cases(settings).map(|case| {
-            let verdict = case.code();
-            let key = verdict.map(|l| {
-                let windows = (l.stale_while_revalidate, l.stale_if_error, l.keep);
-                (l.fresh, windows, l.always_validate, l.must_revalidate)
-            });
-            *known.entry(key).or_insert_with(|| {
-                verdicts.push(verdict);
-                verdicts.len() as u16 - 1
-            })
-        });
-        (said.collect(), verdicts)
+        let (mut known, mut verdicts, mut said) = (HashMap::new(), Vec::new(), Vec::new());
+        for setting in settings {
+            let deaf = Terms { client_refresh: false, ..setting.terms.clone() };
+            for case in self.cases(std::slice::from_ref(setting)) {
+                let verdict = case.code(&setting.terms);
+                assert_eq!(case.code(&deaf), verdict, "`client_refresh` counts for {case:?}");
+                let key = verdict.map(|l| {
+                    let windows = (l.stale_while_revalidate, l.stale_if_error, l.keep);
+                    (l.fresh, windows, l.always_validate, l.must_revalidate)
+                });
+                said.push(*known.entry(key).or_insert_with(|| {
+                    verdicts.push(verdict);
+                    verdicts.len() as u16 - 1
+                }));
+            }
+        }
+        (said, verdicts)
     }
 
     fn each(&self) -> impl Iterator<Item = (Case, &Result<Lifetimes, NotStored>)> {
@@ -438,22 +442,30 @@ impl Walk {
         [kept, fresh, windows, arrival]
     }
 
-    /// Asks the page about every combination. Returns how many there were.
+    /// Asks the page about every combination. Returns how many there were, clients that may refresh and may not apart.
     pub fn compare(&self, tables: &[Table; 4]) -> usize {
         let [kept, fresh, windows, arrival] = tables;
         for (table, open) in tables.iter().zip(Walk::open()) {
             assert_eq!(table.skeleton(), open.skeleton(), "the table {}", table.name);
         }
         let page = Page::new(kept, fresh, windows, arrival);
-        for (case, verdict) in self.each() {
-            let told = page.verdict(&case);
-            assert!(told.as_ref() == Some(verdict), "{}", disagreement("admit", &case, &told, verdict));
-        }
+        let part = |odd: bool| {
+            for (_, (case, verdict)) in self.each().enumerate().filter(|(at, _)| (at % 2 == 1) == odd) {
+                let told = page.verdict(&case);
+                assert!(told.as_ref() == Some(verdict), "{}", disagreement("admit", &case, &told, verdict));
+            }
+        };
+        std::thread::scope(|scope| {
+            let odd = scope.spawn(|| part(true));
+            part(false);
+            // What it panicked with is the message.
+            odd.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        });
         page.kept.assert_none_idle();
         page.fresh.assert_none_idle();
         page.windows.assert_none_idle();
         page.arrival.assert_none_idle();
-        self.said.len()
+        2 * self.said.len()
     }
 }
 

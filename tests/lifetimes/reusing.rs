@@ -1,8 +1,7 @@
-//! May what is kept answer a request? Tables `asks`, `use`, `softened`, `errors`, `softened-errors` and `vouching`, and the
+//! May what is kept answer a request? Tables `clients-at-a-glance`, `asks`, `use`, `softened`, `errors`, `softened-errors` and `vouching`, and the
 //! walk that asks them and `semantics::reuse` about every way of being kept, at every age that matters.
 
 use std::collections::BTreeSet;
-use std::fmt::Debug;
 use std::time::Duration;
 
 use http::{HeaderMap, StatusCode};
@@ -383,6 +382,55 @@ fn with_fields(headers: HeaderMap, lifetimes: Lifetimes) -> StoredResponse {
         lifetimes,
         Selecting::default(),
     )
+}
+
+/// What each request comes to, by the age of what is kept.
+pub fn clients_made() -> Table {
+    let secs = Duration::from_secs;
+    let lifetimes = Lifetimes {
+        fresh: secs(300),
+        stale_while_revalidate: secs(30),
+        stale_if_error: secs(40),
+        keep: secs(60),
+        ..Lifetimes::default()
+    };
+    let columns: [(&str, u64, Judge); 7] = [
+        ("fresh: 100s old", 100, JUDGES[0]),
+        ("stale for 10s", 310, JUDGES[0]),
+        ("stale for 50s", 350, JUDGES[0]),
+        ("stale for 60s", 360, JUDGES[0]),
+        ("softly purged, 100s old", 100, JUDGES[1]),
+        ("the backend fails, stale for 35s", 335, JUDGES[2]),
+        ("the backend fails, stale for 50s", 350, JUDGES[2]),
+    ];
+    let cells = |fields: &[(&'static str, &'static str)], client_refresh| {
+        let request = headers(fields);
+        let terms = Terms { client_refresh, ..Terms::default() };
+        columns.map(|(_, age, judge)| {
+            let outcome = judge(&stored(lifetimes), &request, NOW.plus(secs(age)), &terms);
+            let known = matches!(outcome, Outcome::Fresh | Outcome::Behind | Outcome::Accepted);
+            if only_if_cached(&request) && !known {
+                return "504".to_owned();
+            }
+            let word = outcomes().0.into_iter().find(|(_, value)| {
+                let nothing = Use { lifetimes, age: secs(age), asks: Asks::default() };
+                value(&nothing) == outcome
+            });
+            word.unwrap().0
+        })
+    };
+    let asked =
+        REQUESTS.iter().map(|fields| [vec![show_fields(fields)], cells(fields, true).to_vec()].concat());
+    // With `client_refresh = false` all others are as one.
+    let deaf: Vec<_> = REQUESTS.iter().filter(|fields| !only_if_cached(&headers(fields))).collect();
+    let same = cells(&[], false);
+    assert!(deaf.iter().all(|fields| cells(fields, false) == same));
+    let last = [
+        vec!["any of these with `client_refresh = false`, but for `only-if-cached`".to_owned()],
+        same.to_vec(),
+    ];
+    let heads: Vec<_> = ["the client sends"].into_iter().chain(columns.map(|(name, ..)| name)).collect();
+    Table::whole("clients-at-a-glance", 1, &heads, asked.chain([last.concat()]).collect())
 }
 
 /// By which of its fields a kept answer can be asked about.

@@ -85,6 +85,18 @@ pub fn all() -> Vec<Setting> {
     all
 }
 
+/// Those of them that differ in what they mean for what is kept: without `client_refresh`, of which only requests know,
+/// and with one of each two that say the same.
+pub fn distinct() -> Vec<Setting> {
+    let mut distinct: Vec<Setting> = Vec::new();
+    for setting in all().into_iter().filter(|setting| setting.client_refresh) {
+        if distinct.iter().all(|known| known.terms != setting.terms) {
+            distinct.push(setting);
+        }
+    }
+    distinct
+}
+
 impl Setting {
     fn lines(&self) -> String {
         let mut lines = vec![format!("origin = \"{}\"", MODES[self.mode])];

@@ -14,11 +14,15 @@ use super::table::Table;
 
 /// Who may be answered from what is kept for whom.
 pub fn whose_made() -> Table {
-    let routes: [(&str, Route); 6] = [
+    let routes: [(&str, Route); 7] = [
         ("no subject", route("", "")),
         ("`public = true`", route("", "public = true")),
         ("`subject = { header = \"authorization\" }`", route("", "subject = { header = \"authorization\" }")),
         ("`subject = { cookie = \"sid\" }`", route("", "subject = { cookie = \"sid\" }")),
+        (
+            "a subject and `public = true`",
+            route("", "subject = { header = \"authorization\" }\npublic = true"),
+        ),
         ("unlisted, `cache = \"rfc\"`", unlisted("")),
         ("the same, `credentials = \"rfc\"`", unlisted("credentials = \"rfc\"")),
     ];
