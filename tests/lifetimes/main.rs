@@ -15,6 +15,9 @@ mod whose;
 use std::fs;
 use std::path::PathBuf;
 
+use http::StatusCode;
+use weir::semantics::reuse;
+
 use settings::Setting;
 use table::{Table, assert_same};
 
@@ -51,6 +54,15 @@ fn page() -> String {
     let page = uses.iter().fold(page, |page, table| table.write_into(&page));
     fs::write(path(), &page).expect("docs/lifetimes.md is written");
     page
+}
+
+#[test]
+fn what_counts_as_a_failure_of_the_backend() {
+    let failures = (100..1000).filter(|code| reuse::is_error(StatusCode::from_u16(*code).unwrap()));
+    let codes: Vec<_> = failures.map(|code| code.to_string()).collect();
+    let (last, others) = codes.split_last().unwrap();
+    let said = format!("a {} or {last}.", others.join(", "));
+    assert!(fs::read_to_string(path()).unwrap().contains(&said), "docs/lifetimes.md does not say `{said}`");
 }
 
 fn walked(settings: Vec<Setting>) -> &'static [Setting] {
