@@ -127,7 +127,7 @@ fn route_row(route: &Route, config: &Config) -> [String; 5] {
     }
     let mut subject = show_subject(&route.subject, config);
     if route.public {
-        subject = if route.terms.per_subject { format!("{subject}, public") } else { "public".to_owned() };
+        "public".clone_into(&mut subject);
     }
     if !route.ignore.is_empty() {
         let list: Vec<String> = route.ignore.iter().map(show_ignored).collect();

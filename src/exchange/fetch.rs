@@ -23,10 +23,11 @@ use crate::body::Body;
 use crate::coherence::Liveness;
 use crate::interim::Listener;
 use crate::policy::json::parse_strict;
+use crate::policy::lifetime::{seed, spread};
 use crate::semantics::cache_control::RequestDirectives;
 use crate::semantics::fields::is_event_stream;
 use crate::semantics::stored::{Lifetimes, StoredResponse};
-use crate::semantics::storing::{NotStored, admit};
+use crate::semantics::storing::{NotStored, admit, stated_lifetime};
 use crate::semantics::timestamp::Timestamp;
 use crate::semantics::validation::{conditional_fields, freshen, selects};
 use crate::semantics::vary::{Selecting, Vary};
@@ -271,7 +272,9 @@ impl Fetch {
             // A content that ends with its connection might as well have been cut off.
             return Err("close-delimited");
         }
-        Ok((spread(lifetimes, wanted.route.jitter, sent.response_time, &wanted.key), selecting))
+        let stated = stated_lifetime(&head.headers, sent.response_time, &wanted.terms);
+        let seed = seed(&wanted.key, sent.response_time);
+        Ok((spread(lifetimes, wanted.route.jitter, stated, seed), selecting))
     }
 
     /// An entry with this fetch's stamp and the tags its response gives it.
@@ -306,22 +309,4 @@ pub(crate) fn forbids_storing(wanted: &Wanted) -> bool {
 /// JSON of a content that is small enough to look into.
 pub(crate) fn within(content: &[u8], limit: u64) -> Option<serde_json::Value> {
     (content.len() as u64 <= limit).then(|| parse_strict(content)).flatten()
-}
-
-/// Spreads freshness by ±`jitter`, so that what was stored together does not expire together. What spreads is the
-/// key and the moment: no randomness is needed, only difference.
-fn spread(
-    mut lifetimes: Lifetimes,
-    jitter: f64,
-    at: Timestamp,
-    key: &crate::policy::key::CacheKey,
-) -> Lifetimes {
-    if jitter > 0.0 {
-        let mut seed = [0u8; 8];
-        seed.copy_from_slice(&key.0[..8]);
-        let mixed = (u64::from_le_bytes(seed) ^ at.0).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 11;
-        let unit = mixed as f64 / (1u64 << 53) as f64;
-        lifetimes.fresh = lifetimes.fresh.mul_f64(1.0 + jitter.min(0.5) * (2.0 * unit - 1.0));
-    }
-    lifetimes
 }

@@ -298,7 +298,7 @@ impl Exchange {
         };
         match arrived {
             Ok(Arrived::Streaming { head, body, stored, first_byte }) => {
-                let failed = matches!(head.status.as_u16(), 500 | 502 | 503 | 504);
+                let failed = reuse::is_error(head.status);
                 let stand_in = held.filter(|_| failed).and_then(|entry| self.stand_in(&wanted, &entry));
                 if let Some(answer) = stand_in {
                     return answer.after(first_byte);

@@ -8,6 +8,7 @@ mod graphql;
 pub mod json;
 mod jwt;
 pub mod key;
+pub mod lifetime;
 pub mod path;
 pub mod query;
 pub mod route;

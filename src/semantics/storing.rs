@@ -211,7 +211,7 @@ impl NotStored {
             NotStored::NoNegativeTtl => "a 404 or 410 needs `negative_ttl`, or a lifetime from the backend",
             NotStored::NoLifetime => "neither the route (`ttl`) nor the backend gives a lifetime",
             NotStored::Expired => {
-                "its lifetime was over on arrival, and it has no validator and no stale window"
+                "it was too old on arrival to be used, to be validated within `keep`, or to be given out stale"
             }
         }
     }
@@ -260,6 +260,13 @@ pub fn admit(
         return Err(NotStored::Expired);
     }
     Ok(lifetimes)
+}
+
+/// The lifetime that the backend states, where its word counts: nothing may be fresh for longer.
+pub fn stated_lifetime(response: &HeaderMap, response_time: Timestamp, terms: &Terms) -> Option<Duration> {
+    let backend = || ResponseDirectives::of(response, &terms.target_list);
+    let counts = terms.origin != OriginMode::Ignore;
+    counts.then(backend).and_then(|said| freshness::explicit_lifetime(response, &said, response_time))
 }
 
 /// How statuses differ.

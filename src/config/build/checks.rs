@@ -113,13 +113,13 @@ impl Builder<'_, '_> {
         let Some(public) = part.public.as_ref().filter(|_| route.public && route.cache) else { return };
         if !is_shared(route) {
             let message = if part.own_subject {
-                "`public` together with a `subject`: answers are kept per caller, and other credentials of the request \
-                 no longer count"
+                "`public` together with a `subject`: the subject does not count, one answer is shared among all"
             } else {
-                "`public` on a route with the default subject: answers are still kept per caller"
+                "`public` on a route with the default subject: the subject does not count, one answer is shared among all"
             };
             self.warn(public, message).help(
-                "`subject = \"none\"` shares one answer among all; credentials of no influence belong into `ignore`",
+                "drop `public` to keep answers per caller (credentials of no influence belong into `ignore`), or say \
+                 `subject = \"none\"` if sharing is meant",
             );
         }
         if route.terms.origin == OriginMode::Ignore {

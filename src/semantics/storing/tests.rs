@@ -265,6 +265,23 @@ fn expires_counts_where_max_age_is_silent() {
 }
 
 #[test]
+fn what_the_backend_states_counts_but_under_ignore() {
+    let later = Timestamp(NOW.0 + 20_000).to_http_date();
+    let table: [(Fields<'_>, Option<u64>); 4] = [
+        (&[], None),
+        (&[("last-modified", &ago(1000))], None),
+        (&[("cache-control", "max-age=1000, s-maxage=60")], Some(60)),
+        (&[("cache-control", "public"), ("expires", &later)], Some(20)),
+    ];
+    for (response, expected) in table {
+        for mode in MODES {
+            let stated = stated_lifetime(&headers(response), NOW, &terms(mode));
+            assert_eq!(stated, expected.map(secs).filter(|_| mode != Ignore), "{response:?} {mode:?}");
+        }
+    }
+}
+
+#[test]
 fn heuristics_are_for_honour_alone() {
     let modified = ago(1000);
     let fields: Fields<'_> = &[("last-modified", &modified)];
