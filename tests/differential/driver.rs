@@ -39,7 +39,7 @@ pub struct Disagreement {
     pub model: String,
 }
 
-type Agreed<T = ()> = Result<T, Box<Disagreement>>;
+pub type Agreed<T = ()> = Result<T, Box<Disagreement>>;
 
 /// How often each thing happened: a generator that has gone dull is noticed.
 pub type Seen = BTreeMap<String, u64>;
@@ -543,7 +543,7 @@ fn differ<T>(about: &str, weir: &impl Debug, model: &impl Debug) -> Agreed<T> {
     }))
 }
 
-fn agree<T: PartialEq + Debug>(about: &str, weir: T, model: T) -> Agreed {
+pub fn agree<T: PartialEq + Debug>(about: &str, weir: T, model: T) -> Agreed {
     if weir == model { Ok(()) } else { differ(about, &weir, &model) }
 }
 
@@ -661,7 +661,7 @@ fn windows(lifetimes: &Lifetimes) -> Windows {
 
 // ── Translating ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
-fn nanos(span: Duration) -> Nanos {
+pub fn nanos(span: Duration) -> Nanos {
     i128::try_from(span.as_nanos()).unwrap()
 }
 
@@ -673,11 +673,11 @@ fn timestamp(at: Nanos) -> Timestamp {
     Timestamp(u64::try_from(at / MILLISECOND).unwrap())
 }
 
-fn text(value: &HeaderValue) -> String {
+pub fn text(value: &HeaderValue) -> String {
     value.as_bytes().iter().map(|b| char::from(*b)).collect()
 }
 
-fn header_map(fields: &Fields) -> HeaderMap {
+pub fn header_map(fields: &Fields) -> HeaderMap {
     let mut headers = HeaderMap::new();
     for (name, value) in fields {
         let bytes: Vec<u8> = value.chars().map(|c| c as u8).collect();

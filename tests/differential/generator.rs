@@ -721,15 +721,9 @@ impl Shape {
         members.join(comma)
     }
 
-    /// In one of the three formats.
+    /// Mostly as dates are.
     fn date(&mut self, at: Nanos) -> String {
-        let fixed = dates::format(at.max(0));
-        match self.rng.below(20) {
-            0 => rfc850(&fixed),
-            1 => asctime(&fixed),
-            2 => fixed.to_ascii_lowercase(),
-            _ => fixed,
-        }
+        if self.rng.chance(15) { any_date(&mut self.rng, at) } else { dates::format(at.max(0)) }
     }
 
     fn odd_date(&mut self, at: Nanos) -> String {
@@ -752,6 +746,17 @@ impl Shape {
             14 => format!("Xyz{}", &fixed[3..]),
             _ => "Saturday, 21-Nov-71 10:00:00 GMT".to_owned(),
         }
+    }
+}
+
+/// In one of the three formats.
+pub fn any_date(rng: &mut Rng, at: Nanos) -> String {
+    let fixed = dates::format(at.max(0));
+    match rng.below(4) {
+        0 => rfc850(&fixed),
+        1 => asctime(&fixed),
+        2 => fixed.to_ascii_lowercase(),
+        _ => fixed,
     }
 }
 

@@ -6,6 +6,7 @@
 mod driver;
 mod generator;
 mod model;
+mod parsers;
 
 use std::collections::BTreeSet;
 
@@ -53,6 +54,22 @@ fn semantics_and_the_naive_model_agree() {
         let times = seen.get(what).copied().unwrap_or(0);
         assert!(times * 10_000 >= steps, "seed {seed}: \"{what}\" happened {times} times in {steps} steps");
     }
+}
+
+#[test]
+fn both_read_the_same_in_fields_made_of_pieces() {
+    let (steps, seed) = (number("WEIR_DIFFERENTIAL_STEPS", STEPS), number("WEIR_DIFFERENTIAL_SEED", SEED));
+    println!("{steps} fields of each kind from seed {seed}");
+    let mut rng = generator::Rng(seed);
+    let mut differences = Vec::new();
+    for index in 0..steps {
+        if let Err(disagreement) = parsers::compare(&mut rng) {
+            differences.push((index, disagreement));
+        }
+    }
+    differences.sort_by_key(|(_, d)| (d.about.split(' ').next().map(str::to_owned), d.about.len()));
+    differences.dedup_by_key(|(_, d)| d.about.split(' ').next().map(str::to_owned));
+    assert!(differences.is_empty(), "seed {seed}: the shortest difference of each kind: {differences:#?}");
 }
 
 /// What a run that is worth its time has seen once in ten thousand steps.

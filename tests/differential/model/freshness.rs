@@ -6,7 +6,7 @@ use super::{Nanos, SECOND, Stored, dates};
 
 /// RFC 9111 §5.1: "a cache encountering a message with a list-based Age field value SHOULD use the first member of the
 /// field value, discarding subsequent ones. If the field value … is invalid …, a cache SHOULD ignore the field."
-fn age_value(fields: &Fields) -> Nanos {
+pub fn age_value(fields: &Fields) -> Nanos {
     for line in lines(fields, "age") {
         for member in split_list(line, true).all() {
             return delta_seconds(&member).unwrap_or(0);

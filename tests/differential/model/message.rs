@@ -65,42 +65,41 @@ impl List {
 /// quoted-string is no delimiter (§5.6.4); `escapes` says whether a backslash quotes the next character, which it does
 /// in a quoted-string and does not in an entity tag (§8.8.3).
 ///
-/// Weir: "A string that is never closed, or goes on after its end, is not believed: from there on quotes count as
-/// ordinary characters".
+/// Weir: "A string that is never closed, or goes on after its end, is not believed: from the start of its member on quotes
+/// count as ordinary characters".
 pub fn split_list(line: &str, escapes: bool) -> List {
     let text: Vec<char> = line.chars().collect();
-    let mut members = vec![String::new()];
-    let mut trusted = None;
-    let mut at = 0;
-    while at < text.len() {
-        if text[at] == ',' {
-            members.push(String::new());
-            at += 1;
-            continue;
-        }
-        let mut end = at + 1;
-        if text[at] == '"' && trusted.is_none() {
-            match closing_quote(&text, at + 1, escapes) {
-                Some(close) => end = close + 1,
-                None => trusted = Some(members.len() - 1),
-            }
-        }
-        let last = members.len() - 1;
-        members[last].extend(&text[at..end]);
-        at = end;
-    }
     let mut list = List { members: Vec::new(), doubtful: Vec::new() };
-    for (index, member) in members.iter().enumerate() {
-        if trim(member).is_empty() {
-            continue;
+    let mut start = 0;
+    let mut believed = true;
+    while start < text.len() {
+        let end = match member_end(&text, start, escapes).filter(|_| believed) {
+            Some(end) => end,
+            None => {
+                believed = false;
+                start + text[start..].iter().position(|c| *c == ',').unwrap_or(text.len() - start)
+            }
+        };
+        let member: String = text[start..end].iter().collect();
+        if !trim(&member).is_empty() {
+            let members = if believed { &mut list.members } else { &mut list.doubtful };
+            members.push(trim(&member).to_owned());
         }
-        if trusted.is_some_and(|trusted| index >= trusted) {
-            list.doubtful.push(trim(member).to_owned());
-        } else {
-            list.members.push(trim(member).to_owned());
-        }
+        start = end + 1;
     }
     list
+}
+
+/// The next comma outside quotes, or the end; `None` where a string in between has no end.
+fn member_end(text: &[char], start: usize, escapes: bool) -> Option<usize> {
+    let mut at = start;
+    while at < text.len() && text[at] != ',' {
+        if text[at] == '"' {
+            at = closing_quote(text, at + 1, escapes)?;
+        }
+        at += 1;
+    }
+    Some(at)
 }
 
 /// Weir: "Only a comma, a parameter or the end may follow it".

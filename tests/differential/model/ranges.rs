@@ -111,7 +111,8 @@ fn position(text: &str) -> Option<u128> {
     }
     let mut value: u128 = 0;
     for c in text.chars() {
-        value = value.saturating_mul(10).saturating_add(u128::from(c as u32 - '0' as u32));
+        // What is past 64 bits is past every end.
+        value = (value * 10 + u128::from(c as u32 - '0' as u32)).min(u128::from(u64::MAX));
     }
     Some(value)
 }

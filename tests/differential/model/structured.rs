@@ -156,8 +156,12 @@ impl Reader {
     /// `:` and base64 `:`.
     fn bytes(&mut self) -> Option<Item> {
         self.at += 1;
-        self.run(|c| c.is_ascii_alphanumeric() || "+/=".contains(c));
-        self.take(':').then_some(Item::Other)
+        let content = self.run(|c| c.is_ascii_alphanumeric() || "+/".contains(c));
+        let padding = self.run(|c| c == '=');
+        // RFC 4648 §4: a last group of one character would be less than an octet.
+        let whole =
+            content.len() % 4 != 1 && (padding.is_empty() || (content.len() + padding.len()) % 4 == 0);
+        (whole && self.take(':')).then_some(Item::Other)
     }
 
     fn boolean(&mut self) -> Option<Item> {

@@ -61,7 +61,7 @@ fn normal(fields: &Fields, name: &str) -> Option<String> {
 
 /// Weir: "the supported codings among `zstd, br, gzip` that the client accepts, in that order, or … (identity only). A
 /// client that refuses identity keeps `identity;q=0`."
-fn accept_encoding(fields: &Fields) -> Option<String> {
+pub fn accept_encoding(fields: &Fields) -> Option<String> {
     let mut said: Vec<(String, bool)> = Vec::new();
     for line in lines(fields, "accept-encoding") {
         for member in split_list(line, true).all() {
