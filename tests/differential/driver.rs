@@ -3,43 +3,38 @@
 //! The calls are those of `weir::exchange`, in its order: choose among what is stored, decide, validate or fetch,
 //! freshen or admit, deliver. Beside the response chosen, every other one that is stored is judged as well.
 
+mod compare;
+mod history;
+mod translate;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use http::{HeaderMap, Method, StatusCode};
 use weir::coherence::{Coherence, Epoch};
 use weir::policy::key::CacheKey;
 use weir::semantics::ranges::{Slice, slice};
 use weir::semantics::reuse::{self, Reuse, Validate};
-use weir::semantics::stored::{Lifetimes, StoredResponse};
-use weir::semantics::storing::{OriginMode, Terms, admit};
-use weir::semantics::timestamp::Timestamp;
+use weir::semantics::stored::StoredResponse;
+use weir::semantics::storing::{Terms, admit};
 use weir::semantics::validation::{self, CONDITIONAL, Precondition};
 use weir::semantics::vary::{Selecting, Vary};
 use weir::store::memory::{Asked, Choice};
 use weir::store::{Absent, Entry, Lookup, Tier};
 
-use crate::generator::{History, Shape, Step};
-use crate::model::message::{Fields, has, keep_for_storage, lines};
+pub use compare::{Agreed, Disagreement, agree};
+use compare::{Sent, agree_on_reuse, agree_on_stored, agree_on_storing, body_parts, differ};
+pub use history::{explore, replay, shrink};
+pub use translate::{header_map, nanos, text};
+use translate::{method, parts, terms, timestamp};
+
+use crate::generator::Step;
+use crate::model::message::{Fields, has, keep_for_storage};
 use crate::model::ranges::Answer;
 use crate::model::reuse::Verdict;
-use crate::model::{
-    self, MILLISECOND, Nanos, Operator, Origin, Request, Response, SECOND, Stored, Windows, dates, freshness,
-    storing,
-};
-
-/// Where the two differ.
-#[derive(Debug, Clone)]
-pub struct Disagreement {
-    pub about: String,
-    pub weir: String,
-    pub model: String,
-}
-
-pub type Agreed<T = ()> = Result<T, Box<Disagreement>>;
+use crate::model::{self, Operator, Response, SECOND, Stored, Windows, dates, freshness, storing};
 
 /// How often each thing happened: a generator that has gone dull is noticed.
 pub type Seen = BTreeMap<String, u64>;
@@ -54,99 +49,6 @@ pub struct World {
     weir: Vec<Arc<Entry>>,
     pub model: Vec<Stored>,
     pub seen: Seen,
-}
-
-/// Plays one history to its end or to the first disagreement. Returns what happened; `steps` are made as it goes.
-pub fn explore(seed: u64, length: usize, seen: &mut Seen) -> Result<(), (History, Disagreement)> {
-    let mut shape = Shape::new(seed);
-    let mut history = History { operator: shape.operator.clone(), steps: Vec::new() };
-    let mut world = World::new(&history.operator);
-    let mut result = Ok(());
-    for _ in 0..length {
-        let step = shape.step(&world.model);
-        history.steps.push(step);
-        if let Err(disagreement) = world.step(&history.steps[history.steps.len() - 1]) {
-            result = Err((history, *disagreement));
-            break;
-        }
-    }
-    for (what, times) in world.seen {
-        *seen.entry(what).or_default() += times;
-    }
-    result
-}
-
-/// Plays a history that is already there.
-pub fn replay(history: &History) -> Option<(usize, Disagreement)> {
-    let mut world = World::new(&history.operator);
-    for (index, step) in history.steps.iter().enumerate() {
-        if let Err(disagreement) = world.step(step) {
-            return Some((index, *disagreement));
-        }
-    }
-    None
-}
-
-/// The shortest history with the same disagreement that leaving things out leads to.
-pub fn shrink(mut history: History, about: &str) -> History {
-    let same = |candidate: &History| replay(candidate).is_some_and(|(_, d)| d.about == about);
-    loop {
-        let mut smaller = None;
-        for candidate in smaller_ones(&history) {
-            if same(&candidate) {
-                smaller = Some(candidate);
-                break;
-            }
-        }
-        match smaller {
-            Some(candidate) => history = candidate,
-            None => return history,
-        }
-    }
-}
-
-/// Each history that lacks one thing of this one.
-fn smaller_ones(history: &History) -> Vec<History> {
-    let mut all = Vec::new();
-    for index in 0..history.steps.len() {
-        let mut without = history.clone();
-        without.steps.remove(index);
-        all.push(without);
-    }
-    for (index, step) in history.steps.iter().enumerate() {
-        let mut shorter: Vec<Step> = Vec::new();
-        for field in 0..step.request.fields.len() {
-            let mut step = step.clone();
-            step.request.fields.remove(field);
-            shorter.push(step);
-        }
-        for field in 0..step.first.as_ref().map_or(0, |r| r.fields.len()) {
-            let mut step = step.clone();
-            if let Some(first) = &mut step.first {
-                first.fields.remove(field);
-            }
-            shorter.push(step);
-        }
-        for field in 0..step.second.as_ref().map_or(0, |r| r.fields.len()) {
-            let mut step = step.clone();
-            if let Some(second) = &mut step.second {
-                second.fields.remove(field);
-            }
-            shorter.push(step);
-        }
-        if step.second.is_some() {
-            shorter.push(Step { second: None, ..step.clone() });
-        }
-        if step.delay != 0 {
-            shorter.push(Step { delay: 0, ..step.clone() });
-        }
-        for step in shorter {
-            let mut candidate = history.clone();
-            candidate.steps[index] = step;
-            all.push(candidate);
-        }
-    }
-    all
 }
 
 impl World {
@@ -530,190 +432,5 @@ fn stored(step: &Step, response: &Response, windows: Windows) -> Stored {
         nominated: model::vary::nominated(&response.fields).unwrap_or_default(),
         original: step.request.fields.clone(),
         fields,
-    }
-}
-
-// ── Comparing ────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-fn differ<T>(about: &str, weir: &impl Debug, model: &impl Debug) -> Agreed<T> {
-    Err(Box::new(Disagreement {
-        about: about.to_owned(),
-        weir: format!("{weir:?}"),
-        model: format!("{model:?}"),
-    }))
-}
-
-pub fn agree<T: PartialEq + Debug>(about: &str, weir: T, model: T) -> Agreed {
-    if weir == model { Ok(()) } else { differ(about, &weir, &model) }
-}
-
-/// The reason given must be one that there is; which of several is nobody's business.
-fn agree_on_storing(
-    about: &str,
-    weir: Result<(), &'static str>,
-    model: &Result<(), Vec<&'static str>>,
-) -> Agreed {
-    match (&weir, model) {
-        (Ok(()), Ok(())) => Ok(()),
-        (Err(reason), Err(reasons)) if reasons.contains(reason) => Ok(()),
-        _ => differ(about, &weir, model),
-    }
-}
-
-fn agree_on_reuse(about: &str, weir: &Reuse, model: &Verdict, stored: &Stored, now: Nanos) -> Agreed {
-    let expected_age = freshness::current_age(stored, now);
-    let same = match (weir, model) {
-        (Reuse::Fresh { age }, Verdict::Fresh)
-        | (Reuse::WhileRevalidate { age }, Verdict::WhileRevalidate)
-        | (Reuse::ClientAcceptsStale { age }, Verdict::ClientAcceptsStale) => nanos(*age) == expected_age,
-        (Reuse::MustValidate(why), Verdict::MustValidate(reasons)) => reasons.contains(&match why {
-            Validate::Stale => "stale",
-            Validate::ResponseNoCache => "response-no-cache",
-            Validate::RequestAsks => "request-asks",
-        }),
-        (Reuse::Gone, Verdict::Gone) => true,
-        _ => false,
-    };
-    if same { Ok(()) } else { differ(about, weir, &(model, expected_age, &stored.windows)) }
-}
-
-fn agree_on_stored(about: &str, weir: &StoredResponse, model: &Stored) -> Agreed {
-    agree(&format!("{about}: status"), weir.status.as_u16(), model.status)?;
-    agree(&format!("{about}: body"), &weir.body[..], &model.body[..])?;
-    agree(&format!("{about}: fields"), grouped_headers(&weir.headers), grouped(&model.fields))?;
-    agree(&format!("{about}: initial_age"), nanos(weir.initial_age), model.initial_age)?;
-    agree(&format!("{about}: windows"), windows(&weir.lifetimes), model.windows.clone())?;
-    let mut nominated = model.nominated.clone();
-    nominated.sort();
-    let names: Vec<String> = weir.selecting.names().map(ToString::to_string).collect();
-    agree(&format!("{about}: selecting"), names, nominated)?;
-    agree(
-        &format!("{about}: matches its own request"),
-        weir.selecting.matches(&header_map(&model.original)),
-        true,
-    )
-}
-
-/// What a client is sent of a response.
-#[derive(Debug, PartialEq, Eq)]
-enum Sent {
-    Whole,
-    Unsatisfiable(String),
-    /// `Content-Range` and content of each part.
-    Parts(Vec<(String, Vec<u8>)>),
-}
-
-/// Takes a `multipart/byteranges` apart (RFC 9110 §14.6, RFC 2046 §5.1.1).
-fn body_parts(content_type: &str, body: &[u8], stored: &Stored) -> Vec<(String, Vec<u8>)> {
-    let broken = |why: &str| vec![(format!("{why}: {content_type}"), body.to_vec())];
-    let Some(boundary) = content_type.strip_prefix("multipart/byteranges; boundary=") else {
-        return broken("content type");
-    };
-    let text: String = body.iter().map(|b| char::from(*b)).collect();
-    let text = format!("\r\n{text}");
-    let Some((inside, _)) = text.rsplit_once(&format!("\r\n--{boundary}--")) else { return broken("end") };
-    let mut parts = Vec::new();
-    for part in inside.split(&format!("\r\n--{boundary}\r\n")).skip(1) {
-        let Some((head, content)) = part.split_once("\r\n\r\n") else { return broken("part") };
-        let mut range = String::new();
-        let mut kind = None;
-        for line in head.split("\r\n") {
-            let Some((name, value)) = line.split_once(": ") else { continue };
-            if name.eq_ignore_ascii_case("content-range") {
-                range = value.to_owned();
-            }
-            if name.eq_ignore_ascii_case("content-type") {
-                kind = Some(value);
-            }
-        }
-        // RFC 9110 §15.3.7.2: "If the selected representation would have had a Content-Type header field in a 200 (OK)
-        // response, the server SHOULD generate that same Content-Type header field in the header area of each body part."
-        if kind != lines(&stored.fields, "content-type").first().copied() {
-            return broken("part's type");
-        }
-        parts.push((range, content.chars().map(|c| c as u8).collect()));
-    }
-    parts
-}
-
-fn grouped(fields: &Fields) -> BTreeMap<String, Vec<String>> {
-    let mut groups: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for (name, value) in fields {
-        groups.entry(name.clone()).or_default().push(value.clone());
-    }
-    groups
-}
-
-fn grouped_headers(headers: &HeaderMap) -> BTreeMap<String, Vec<String>> {
-    grouped(&headers.iter().map(|(name, value)| (name.to_string(), text(value))).collect())
-}
-
-fn windows(lifetimes: &Lifetimes) -> Windows {
-    Windows {
-        fresh: nanos(lifetimes.fresh),
-        stale_while_revalidate: nanos(lifetimes.stale_while_revalidate),
-        stale_if_error: nanos(lifetimes.stale_if_error),
-        keep: nanos(lifetimes.keep),
-        always_validate: lifetimes.always_validate,
-        must_revalidate: lifetimes.must_revalidate,
-    }
-}
-
-// ── Translating ──────────────────────────────────────────────────────────────────────────────────────────────────────
-
-pub fn nanos(span: Duration) -> Nanos {
-    i128::try_from(span.as_nanos()).unwrap()
-}
-
-fn span(nanos: Nanos) -> Duration {
-    Duration::from_nanos(u64::try_from(nanos).unwrap())
-}
-
-fn timestamp(at: Nanos) -> Timestamp {
-    Timestamp(u64::try_from(at / MILLISECOND).unwrap())
-}
-
-pub fn text(value: &HeaderValue) -> String {
-    value.as_bytes().iter().map(|b| char::from(*b)).collect()
-}
-
-pub fn header_map(fields: &Fields) -> HeaderMap {
-    let mut headers = HeaderMap::new();
-    for (name, value) in fields {
-        let bytes: Vec<u8> = value.chars().map(|c| c as u8).collect();
-        headers.append(HeaderName::try_from(name).unwrap(), HeaderValue::from_bytes(&bytes).unwrap());
-    }
-    headers
-}
-
-fn method(request: &Request) -> Method {
-    request.method.parse().unwrap()
-}
-
-fn parts(request: &Request) -> http::request::Parts {
-    let (mut parts, ()) = http::Request::new(()).into_parts();
-    parts.method = method(request);
-    parts.headers = header_map(&request.fields);
-    parts
-}
-
-fn terms(operator: &Operator) -> Terms {
-    Terms {
-        ttl: operator.ttl.map(span),
-        negative_ttl: operator.negative_ttl.map(span),
-        stale_while_revalidate: operator.stale_while_revalidate.map(span),
-        stale_if_error: operator.stale_if_error.map(span),
-        keep: span(operator.keep),
-        origin: match operator.origin {
-            Origin::Stricter => OriginMode::Stricter,
-            Origin::Ignore => OriginMode::Ignore,
-            Origin::Honour => OriginMode::Honour,
-        },
-        per_subject: operator.per_subject,
-        public: operator.public,
-        store_set_cookie: operator.store_set_cookie,
-        store_errors: operator.store_errors,
-        client_refresh: operator.client_refresh,
-        target_list: operator.target_list.iter().map(|name| HeaderName::try_from(name).unwrap()).collect(),
     }
 }
