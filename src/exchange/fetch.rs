@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use futures_util::future::join;
 use http::{HeaderMap, Response, StatusCode, header, response};
 use http_body::Body as _;
 use http_body_util::BodyExt;
@@ -91,7 +92,7 @@ impl Fetch {
                 let _ = client.send(Arrived::Failed { failure, first_byte: sent.first_byte });
             }
             Ok(response) if response.status() == StatusCode::NOT_MODIFIED && self.validator.is_some() => {
-                self.validated(response, sent, client);
+                self.validated(response, sent, client).await;
             }
             Ok(response) => self.arrived(response, sent, client).await,
         }
@@ -145,7 +146,7 @@ impl Fetch {
     }
 
     /// A 304: the stored response lives on with this fetch's stamp and its tags made anew.
-    fn validated(mut self, response: Response<Body>, sent: Sent, client: oneshot::Sender<Arrived>) {
+    async fn validated(mut self, response: Response<Body>, sent: Sent, client: oneshot::Sender<Arrived>) {
         let Some(validator) = self.validator.take() else { return };
         let terms = &self.wanted.terms;
         let old = &validator.entry.response;
@@ -169,18 +170,25 @@ impl Fetch {
             .collect();
         let first_byte = sent.first_byte;
         let storable = storable
-            .map_err(NotStored::as_str)
-            .and_then(|()| self.selects_among_clients(&entry.response.selecting));
+            .map_err(|why| (why.as_str(), why.is_of_the_request()))
+            .and_then(|()| self.selects_among_clients(&entry.response.selecting).map_err(|why| (why, false)));
         match storable {
             Ok(()) => {
                 let entry = self.exchange.store.insert(entry);
                 self.lead.land(Landing::Stored(Arc::clone(&entry)));
                 let _ = client.send(Arrived::Validated { entry, stored: true, first_byte });
             }
-            Err(reason) => {
+            Err((reason, of_the_request)) => {
                 self.not_shareable(reason, true);
                 let entry = Arc::new(entry);
-                let _ = client.send(Arrived::Validated { entry, stored: false, first_byte });
+                let validated = Arrived::Validated { entry: Arc::clone(&entry), stored: false, first_byte };
+                let answer = async { drop(client.send(validated)) };
+                if of_the_request {
+                    return answer.await;
+                }
+                // The stored response "MUST" take these fields (RFC 9111 §4.3.4), and with them it is not stored: in
+                // memory not when the client is answered, in Redis as soon as that may be.
+                join(self.exchange.store.remove(&entry.key, &entry.route), answer).await;
             }
         }
     }

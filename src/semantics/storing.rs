@@ -155,6 +155,11 @@ impl NotStored {
         NotStored::Expired,
     ];
 
+    /// Whether the reason is this one request, and says nothing about the response to another.
+    pub fn is_of_the_request(self) -> bool {
+        matches!(self, NotStored::Method | NotStored::RequestNoStore | NotStored::Authorization)
+    }
+
     /// The reason as one token, for `Cache-Status`, logs and labels.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -293,8 +293,13 @@ impl World {
         );
         agree_on_storing("freshen: storable", verdict.map_err(|why| why.as_str()), &expected)?;
         agree_on_stored("freshened", &weir, &model)?;
-        if verdict.is_err() {
+        if let Err(why) = verdict {
             self.saw("304: no longer storable");
+            // RFC 9111 §4.3.4: it "MUST" take the fields that forbid to store it.
+            if !why.is_of_the_request() {
+                self.weir.clear();
+                self.model.clear();
+            }
             return Ok(());
         }
         self.saw("304: freshened");
