@@ -527,3 +527,21 @@ async fn a_304_that_forbids_storing_ends_the_stored_response() {
         assert!(!next.cache().hit, "{forbids}: {next:?}");
     }
 }
+
+/// RFC 9111 §4.3.4: the stored response takes the `Vary` of its 304, and no longer answers those it leaves out.
+#[tokio::test]
+async fn a_304_that_varies_by_more_leaves_nothing_that_varies_by_less() {
+    let origin = Origin::start().await;
+    origin.on("GET /page", |request| match request.header("if-none-match") {
+        Some(_) => Reply::status(304).header("etag", "\"v1\"").header("vary", "x-a, x-b"),
+        None => Reply::text("content").header("etag", "\"v1\"").header("vary", "x-a"),
+    });
+    let weir = weir_with(&origin, "").await;
+    weir.get("/page").header("x-a", "1").await.assert_stored();
+    weir.get("/page").header("x-a", "1").header("x-b", "2").await.assert_hit();
+    let asked = weir.get("/page").header("x-a", "1").header("cache-control", "no-cache").await;
+    assert!(asked.cache().stored, "{asked:?}");
+    weir.get("/page").header("x-a", "1").await.assert_hit();
+    let other = weir.get("/page").header("x-a", "1").header("x-b", "2").await;
+    assert!(!other.cache().hit, "{other:?}");
+}

@@ -174,6 +174,10 @@ impl Fetch {
             .and_then(|()| self.selects_among_clients(&entry.response.selecting).map_err(|why| (why, false)));
         match storable {
             Ok(()) => {
+                if entry.storage_key() != validator.entry.storage_key() {
+                    // It is selected by more now, and what it was must not answer those it is not for any more.
+                    self.exchange.store.remove(&entry.key, &entry.route).await;
+                }
                 let entry = self.exchange.store.insert(entry);
                 self.lead.land(Landing::Stored(Arc::clone(&entry)));
                 let _ = client.send(Arrived::Validated { entry, stored: true, first_byte });

@@ -12,12 +12,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, StatusCode};
+use http::{HeaderMap, HeaderName, Method, StatusCode};
 use weir::coherence::{Coherence, Epoch};
 use weir::policy::key::CacheKey;
 use weir::semantics::ranges::{Slice, slice};
 use weir::semantics::reuse::{self, Reuse, Validate};
-use weir::semantics::stored::StoredResponse;
+use weir::semantics::stored::{Lifetimes, StoredResponse};
 use weir::semantics::storing::{Terms, admit};
 use weir::semantics::validation::{self, CONDITIONAL, Precondition};
 use weir::semantics::vary::{Selecting, Vary};
@@ -45,6 +45,7 @@ const KEY: CacheKey = CacheKey([7; 32]);
 pub struct World {
     terms: Terms,
     operator: Operator,
+    route_vary: Vec<HeaderName>,
     coherence: Coherence,
     weir: Vec<Arc<Entry>>,
     pub model: Vec<Stored>,
@@ -56,6 +57,7 @@ impl World {
         World {
             terms: terms(operator),
             operator: operator.clone(),
+            route_vary: operator.vary.iter().map(|name| HeaderName::try_from(name).unwrap()).collect(),
             coherence: Coherence::new(Epoch(1), [0; 32], 1, 64),
             weir: Vec::new(),
             model: Vec::new(),
@@ -235,9 +237,12 @@ impl World {
             self.saw("only-if-cached");
             return Ok(());
         }
-        // A HEAD is passed on and leaves nothing behind.
+        // A HEAD is passed on and leaves nothing behind: what is said of its answer is that it is not stored.
         if step.request.method == "HEAD" {
-            return Ok(());
+            return match &step.second {
+                Some(second) => self.admitted(step, headers, second).map(drop),
+                None => Ok(()),
+            };
         }
         let asks = held
             .filter(|index| !validation::conditional_fields(&self.weir[*index].response, false).is_empty());
@@ -303,6 +308,12 @@ impl World {
             return Ok(());
         }
         self.saw("304: freshened");
+        // It takes the place of what it was, whatever it is selected by now.
+        if weir.selecting != self.weir[index].response.selecting {
+            self.saw("304: selected by more");
+            self.weir.clear();
+            self.model.clear();
+        }
         self.insert(weir, model)
     }
 
@@ -315,7 +326,6 @@ impl World {
         asked_about: Option<usize>,
         response: &Response,
     ) -> Agreed {
-        let received = step.now + step.delay;
         agree(
             "is_error",
             reuse::is_error(StatusCode::from_u16(response.status).unwrap()),
@@ -337,51 +347,53 @@ impl World {
         if let Some(index) = asked_about {
             sent.extend(validation::conditional_fields(&self.weir[index].response, false));
         }
-        let received_fields = header_map(&response.fields);
-        let status = StatusCode::from_u16(response.status).unwrap();
+        let Some((lifetimes, windows)) = self.admitted(step, &sent, response)? else { return Ok(()) };
+        let fields = header_map(&response.fields);
+        let selecting = match Vary::of(&fields, &self.route_vary) {
+            Vary::None => Selecting::default(),
+            Vary::Fields(names) => Selecting::from_request(&names, headers),
+            Vary::Any => return differ("admitted with Vary", &"any", &"fields"),
+        };
+        let weir = StoredResponse::new(
+            StatusCode::from_u16(response.status).unwrap(),
+            fields,
+            Bytes::from(response.body.clone()),
+            timestamp(step.now),
+            timestamp(step.now + step.delay),
+            lifetimes,
+            selecting,
+        );
+        let model = stored(step, response, windows, &self.operator);
+        agree_on_stored("stored", &weir, &model)?;
+        self.saw("stored");
+        self.insert(weir, model)
+    }
+
+    /// The windows in which a response may be used, if it may be stored.
+    fn admitted(
+        &mut self,
+        step: &Step,
+        sent: &HeaderMap,
+        response: &Response,
+    ) -> Agreed<Option<(Lifetimes, Windows)>> {
+        let received = step.now + step.delay;
         let admitted = admit(
             &method(&step.request),
-            &sent,
-            status,
-            &received_fields,
+            sent,
+            StatusCode::from_u16(response.status).unwrap(),
+            &header_map(&response.fields),
             timestamp(step.now),
             timestamp(received),
             &self.terms,
         );
-        let expected = storing::store(
-            &step.request,
-            response.status,
-            &response.fields,
-            step.now,
-            received,
-            &self.operator,
-        );
+        let (status, fields) = (response.status, &response.fields);
+        let expected = storing::store(&step.request, status, fields, step.now, received, &self.operator);
         let words = admitted.map(|_| ()).map_err(|why| why.as_str());
         agree_on_storing("admit", words, &expected.clone().map(|_| ()))?;
-        let (Ok(lifetimes), Ok(windows)) = (admitted, expected) else {
-            self.saw(&format!("not stored: {}", words.err().unwrap_or_default()));
-            return Ok(());
-        };
-        let selecting = match Vary::of(&received_fields, &[]) {
-            Vary::None => Selecting::default(),
-            Vary::Fields(fields) => Selecting::from_request(&fields, headers),
-            Vary::Any => return differ("admitted with Vary", &"any", &"fields"),
-        };
-        let body = Bytes::from(response.body.clone());
-        let (request_time, response_time) = (timestamp(step.now), timestamp(received));
-        let weir = StoredResponse::new(
-            status,
-            received_fields,
-            body,
-            request_time,
-            response_time,
-            lifetimes,
-            selecting,
-        );
-        let model = stored(step, response, windows);
-        agree_on_stored("stored", &weir, &model)?;
-        self.saw("stored");
-        self.insert(weir, model)
+        if let Err(why) = words {
+            self.saw(&format!("not stored: {why}"));
+        }
+        Ok(admitted.ok().zip(expected.ok()))
     }
 
     /// "A response that varies replaces one that did not, and the other way round" (`weir::store::memory`).
@@ -422,7 +434,7 @@ impl World {
 }
 
 /// The model's stored response.
-fn stored(step: &Step, response: &Response, windows: Windows) -> Stored {
+fn stored(step: &Step, response: &Response, windows: Windows, operator: &Operator) -> Stored {
     let received = step.now + step.delay;
     let mut fields = keep_for_storage(&response.fields);
     if !has(&fields, "date") {
@@ -434,7 +446,7 @@ fn stored(step: &Step, response: &Response, windows: Windows) -> Stored {
         response_time: received,
         initial_age: freshness::corrected_initial_age(&response.fields, step.now, received),
         windows,
-        nominated: model::vary::nominated(&response.fields).unwrap_or_default(),
+        nominated: model::vary::selecting(&response.fields, &operator.vary),
         original: step.request.fields.clone(),
         fields,
     }

@@ -193,6 +193,7 @@ fn operator(rng: &mut Rng) -> Operator {
         store_set_cookie: rng.chance(40),
         store_errors: rng.chance(30),
         client_refresh: rng.chance(75),
+        vary: if rng.chance(10) { vec!["x-v".to_owned()] } else { Vec::new() },
         target_list: rng.pick(&lists).iter().map(|name| (*name).to_owned()).collect(),
     }
 }

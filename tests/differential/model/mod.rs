@@ -64,6 +64,8 @@ pub struct Operator {
     pub store_errors: bool,
     pub client_refresh: bool,
     pub target_list: Vec<String>,
+    /// Request fields that select whatever the backend says (`vary` of the route).
+    pub vary: Vec<String>,
 }
 
 /// The windows of a stored response's life, as docs/architecture and the head of `stored.rs` draw them.

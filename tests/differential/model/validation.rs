@@ -152,12 +152,7 @@ pub fn freshen(
     let initial_age = corrected_initial_age(&aged, request_time, response_time);
     let windows = store(request, stored.status, &aged, request_time, response_time, operator);
     // Weir: a 304 "may name more of them", never fewer.
-    let mut nominated = vary::nominated(&fields).unwrap_or_default();
-    for name in &stored.nominated {
-        if !nominated.contains(name) {
-            nominated.push(name.clone());
-        }
-    }
+    let nominated = vary::selecting(&fields, &stored.nominated);
     let fresh = Stored {
         status: stored.status,
         nominated,

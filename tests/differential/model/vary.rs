@@ -24,6 +24,17 @@ pub fn nominated(fields: &Fields) -> Option<Vec<String>> {
     if names.len() > MOST_FIELDS { None } else { Some(names) }
 }
 
+/// What selects a response that may be stored. Weir: "adds the route's own list".
+pub fn selecting(fields: &Fields, own: &[String]) -> Vec<String> {
+    let mut names = nominated(fields).unwrap_or_default();
+    for name in own {
+        if !names.contains(name) {
+            names.push(name.clone());
+        }
+    }
+    names
+}
+
 /// RFC 9111 §4.1: "the cache MUST NOT use that stored response without revalidation unless all the presented request
 /// header fields nominated by that Vary field value match those fields in the original request".
 pub fn matches(stored: &Stored, presented: &Fields) -> bool {
