@@ -149,7 +149,7 @@ fn lines(rng: &mut Rng, name: &str, pieces: &[&str]) -> Fields {
     for _ in 0..if rng.chance(20) { 2 } else { 1 } {
         let mut line = String::new();
         for _ in 0..rng.below(10) {
-            line.push_str(*rng.pick::<&str>(pieces));
+            line.push_str(rng.pick::<&str>(pieces));
         }
         lines.push((name.to_owned(), line.trim_matches([' ', '\t']).to_owned()));
     }

@@ -4,7 +4,7 @@ use super::{Disagreement, Seen, World};
 use crate::generator::{History, Shape, Step};
 
 /// Plays one history to its end or to the first disagreement. Returns what happened; `steps` are made as it goes.
-pub fn explore(seed: u64, length: usize, seen: &mut Seen) -> Result<(), (History, Disagreement)> {
+pub fn explore(seed: u64, length: usize, seen: &mut Seen) -> Result<(), Box<(History, Disagreement)>> {
     let mut shape = Shape::new(seed);
     let mut history = History { operator: shape.operator.clone(), steps: Vec::new() };
     let mut world = World::new(&history.operator);
@@ -13,7 +13,7 @@ pub fn explore(seed: u64, length: usize, seen: &mut Seen) -> Result<(), (History
         let step = shape.step(&world.model);
         history.steps.push(step);
         if let Err(disagreement) = world.step(&history.steps[history.steps.len() - 1]) {
-            result = Err((history, *disagreement));
+            result = Err(Box::new((history, *disagreement)));
             break;
         }
     }

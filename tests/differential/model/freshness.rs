@@ -7,12 +7,14 @@ use super::{Nanos, SECOND, Stored, dates};
 /// RFC 9111 §5.1: "a cache encountering a message with a list-based Age field value SHOULD use the first member of the
 /// field value, discarding subsequent ones. If the field value … is invalid …, a cache SHOULD ignore the field."
 pub fn age_value(fields: &Fields) -> Nanos {
+    let mut members = Vec::new();
     for line in lines(fields, "age") {
-        for member in split_list(line, true).all() {
-            return delta_seconds(&member).unwrap_or(0);
-        }
+        members.extend(split_list(line, true).all());
     }
-    0
+    match members.first() {
+        Some(first) => delta_seconds(first).unwrap_or(0),
+        None => 0,
+    }
 }
 
 /// RFC 9110 §6.6.1: "A recipient with a clock that receives a response message without a Date header field MUST record

@@ -4,6 +4,8 @@
 //! nanoseconds in an `i128`, nothing is computed ahead, nothing is fast. Where an RFC leaves a choice, the comment says
 //! "Weir:" and gives the choice in the words of Weir's documentation.
 
+#![allow(clippy::collapsible_if, reason = "one sentence of the text, one condition")]
+
 pub mod cache_control;
 pub mod dates;
 pub mod freshness;

@@ -159,8 +159,8 @@ impl Reader {
         let content = self.run(|c| c.is_ascii_alphanumeric() || "+/".contains(c));
         let padding = self.run(|c| c == '=');
         // RFC 4648 §4: a last group of one character would be less than an octet.
-        let whole =
-            content.len() % 4 != 1 && (padding.is_empty() || (content.len() + padding.len()) % 4 == 0);
+        let whole = content.len() % 4 != 1
+            && (padding.is_empty() || (content.len() + padding.len()).is_multiple_of(4));
         (whole && self.take(':')).then_some(Item::Other)
     }
 

@@ -21,7 +21,7 @@ pub fn entity_tag(fields: &Fields) -> Option<&str> {
 
 /// `Last-Modified` where it may serve as a validator: RFC 9110 §8.8.2.2, "That cache entry includes a Date value which is
 /// at least one second after the Last-Modified value".
-fn vouching_date<'a>(fields: &'a Fields, response_time: Nanos) -> Option<&'a str> {
+fn vouching_date(fields: &Fields, response_time: Nanos) -> Option<&str> {
     let text = sole(fields, "last-modified")?;
     let last_modified = dates::parse(text)?;
     if date_value(fields, response_time) - last_modified >= SECOND { Some(text) } else { None }
