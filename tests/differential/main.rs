@@ -15,7 +15,7 @@ use driver::Seen;
 use generator::History;
 
 /// What runs without being asked for more.
-const STEPS: u64 = 60_000;
+const STEPS: u64 = 30_000;
 const SEED: u64 = 9111;
 
 /// Steps in one history: enough for a few lives of a stored response.
