@@ -507,3 +507,41 @@ async fn an_error_is_kept_by_leave_and_not_where_something_stale_stands_in_for_i
         careful.get("/down").await.assert_code(503).assert_not_hit();
     }
 }
+
+/// RFC 9111 §4.3.4: what a 304 is about "MUST" take its fields, so what they forbid to store is stored no longer.
+#[tokio::test]
+async fn a_304_that_forbids_storing_ends_the_stored_response() {
+    for forbids in ["no-store", "private", "max-age=0"] {
+        let origin = Origin::start().await;
+        origin.on("GET /page", move |request| match request.header("if-none-match") {
+            Some(_) => Reply::status(304).header("etag", "\"v1\"").header("cache-control", forbids),
+            None => Reply::text("content").header("etag", "\"v1\""),
+        });
+        let weir = weir_with(&origin, "keep = \"0s\"").await;
+        weir.get("/page").await.assert_stored();
+        weir.get("/page").await.assert_hit();
+        let asked = weir.get("/page").header("cache-control", "no-cache").await;
+        assert_eq!((asked.cache().fwd_status, &*asked.text()), (Some(304), "content"), "{asked:?}");
+        assert!(!asked.cache().stored, "{forbids}");
+        let next = weir.get("/page").await;
+        assert!(!next.cache().hit, "{forbids}: {next:?}");
+    }
+}
+
+/// RFC 9111 §4.3.4: the stored response takes the `Vary` of its 304, and no longer answers those it leaves out.
+#[tokio::test]
+async fn a_304_that_varies_by_more_leaves_nothing_that_varies_by_less() {
+    let origin = Origin::start().await;
+    origin.on("GET /page", |request| match request.header("if-none-match") {
+        Some(_) => Reply::status(304).header("etag", "\"v1\"").header("vary", "x-a, x-b"),
+        None => Reply::text("content").header("etag", "\"v1\"").header("vary", "x-a"),
+    });
+    let weir = weir_with(&origin, "").await;
+    weir.get("/page").header("x-a", "1").await.assert_stored();
+    weir.get("/page").header("x-a", "1").header("x-b", "2").await.assert_hit();
+    let asked = weir.get("/page").header("x-a", "1").header("cache-control", "no-cache").await;
+    assert!(asked.cache().stored, "{asked:?}");
+    weir.get("/page").header("x-a", "1").await.assert_hit();
+    let other = weir.get("/page").header("x-a", "1").header("x-b", "2").await;
+    assert!(!other.cache().hit, "{other:?}");
+}

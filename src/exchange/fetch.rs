@@ -9,6 +9,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join;
 use http::{HeaderMap, Method, Response, StatusCode, header, response};
 use http_body::{Body as _, SizeHint};
 use tokio::sync::oneshot;
@@ -89,7 +90,7 @@ impl Fetch {
                 let _ = client.send(Arrived::Failed { failure, first_byte: sent.first_byte });
             }
             Ok(response) if response.status() == StatusCode::NOT_MODIFIED && self.validator.is_some() => {
-                self.validated(response, sent, client);
+                self.validated(response, sent, client).await;
             }
             Ok(response) => self.arrived(response, sent, client).await,
         }
@@ -150,7 +151,7 @@ impl Fetch {
     }
 
     /// A 304: the stored response lives on with this fetch's stamp and its tags made anew.
-    fn validated(mut self, response: Response<Body>, sent: Sent, client: oneshot::Sender<Arrived>) {
+    async fn validated(mut self, response: Response<Body>, sent: Sent, client: oneshot::Sender<Arrived>) {
         let Some(validator) = self.validator.take() else { return };
         let terms = &self.wanted.terms;
         let old = &validator.entry.response;
@@ -166,19 +167,27 @@ impl Fetch {
         // A 304 need not repeat the fields that carry tags: what could purge the response before still can.
         entry.inherit_tags(&validator.entry);
         let first_byte = sent.first_byte;
-        let storable = storable
-            .map_err(NotStored::as_str)
-            .and_then(|()| self.wanted.selects_among_clients(&entry.response.selecting));
+        let storable = storable.map_err(|why| (why.as_str(), why.is_of_the_request())).and_then(|()| {
+            let selects = self.wanted.selects_among_clients(&entry.response.selecting);
+            selects.map_err(|why| (why, false))
+        });
         match storable {
             Ok(()) => {
-                let taken = self.exchange.take_in(&self.wanted, entry);
+                let taken = self.exchange.take_place(&self.wanted, &validator.entry, entry).await;
                 self.lead.land(taken.landing());
                 let _ = client.send(Arrived::Validated { entry: taken.entry, stored: true, first_byte });
             }
-            Err(reason) => {
+            Err((reason, of_the_request)) => {
                 self.not_shareable(reason, true);
                 let entry = Arc::new(entry);
-                let _ = client.send(Arrived::Validated { entry, stored: false, first_byte });
+                let validated = Arrived::Validated { entry: Arc::clone(&entry), stored: false, first_byte };
+                let answer = async { drop(client.send(validated)) };
+                if of_the_request {
+                    return answer.await;
+                }
+                // The stored response "MUST" take these fields (RFC 9111 §4.3.4), and with them it is not stored: in
+                // memory not when the client is answered, in Redis as soon as that may be.
+                join(self.exchange.store.remove(&entry.key, &entry.route), answer).await;
             }
         }
     }

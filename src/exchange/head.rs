@@ -95,7 +95,7 @@ impl Exchange {
         let asked_about = need.validator.as_ref().filter(|v| !v.purged).map(|v| &v.entry)?;
         let stored = self.still_there(wanted, asked_about).await?;
         let (entry, detail) = self.judge_by(wanted, &stored, head)?;
-        self.take_in(wanted, entry);
+        self.take_place(wanted, &stored, entry).await;
         Some(detail)
     }
 

@@ -139,6 +139,19 @@ impl Exchange {
         TakenIn { entry: self.store.insert(entry), shared: exact == wanted.key }
     }
 
+    /// Stores a freshened response in the place of what it was. What is selected by more now, or lies elsewhere, must not
+    /// answer as it was those it is not for any more.
+    pub(super) async fn take_place(&self, wanted: &Wanted, of: &Entry, entry: Entry) -> TakenIn {
+        if entry.storage_key() != of.storage_key() {
+            self.store.remove(&of.key, &of.route).await;
+        }
+        let taken = self.take_in(wanted, entry);
+        if taken.entry.key != of.key {
+            self.store.remove(&of.key, &of.route).await;
+        }
+        taken
+    }
+
     /// Notes what a response says; the rule comes back with its place if it is to be followed.
     pub(super) fn learn(&self, wanted: &Wanted, response: &HeaderMap) -> Option<(CacheKey, Arc<Variance>)> {
         if !wanted.route.no_vary_search || wanted.body.is_some() {

@@ -8,10 +8,12 @@
 //! - a lifetime that is no number (negative, fractional, empty, spaced, in an unclosed string): zero;
 //! - a number too large to represent: 2^31 seconds (RFC 9111 §1.2.2);
 //! - a field list (`private="x"`) with a name that is none: the directive without its list;
-//! - a flag with a needless argument (`no-store=1`): the flag.
+//! - a flag with a needless argument (`no-store=1`): the flag; one that allows something (`public`, `max-stale`,
+//!   `must-understand` beside `no-store`) in an unclosed string or with a malformed argument: nothing allowed.
 //!
 //! Targeted fields (RFC 9213) say the same to some caches alone, as structured fields: strictly. One that cannot be
-//! parsed is not there; a lifetime that is no integer is zero; `no-store=?0` says nothing.
+//! parsed is not there; a lifetime that is no integer (`?0` neither) is zero; `no-store=?0` says nothing; a value of
+//! another type than the directive has (`private=5`) is malformed.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -113,9 +115,11 @@ impl ResponseDirectives {
         for (name, entry) in &dictionary {
             let argument = match entry {
                 sfv::ListEntry::Item(item) => match &item.bare_item {
-                    sfv::BareItem::Boolean(false) => continue,
+                    sfv::BareItem::Boolean(false) if !is_lifetime(name.as_str()) => continue,
                     sfv::BareItem::Boolean(true) => Argument::None,
-                    sfv::BareItem::Integer(n) => Argument::Text(Cow::Owned(n.to_string().into_bytes())),
+                    sfv::BareItem::Integer(n) if is_lifetime(name.as_str()) => {
+                        Argument::Text(Cow::Owned(n.to_string().into_bytes()))
+                    }
                     sfv::BareItem::String(text) if !is_lifetime(name.as_str()) => {
                         Argument::Text(Cow::Borrowed(text.as_str().as_bytes()))
                     }
@@ -140,9 +144,11 @@ impl ResponseDirectives {
             b"no-store" => self.no_store = true,
             b"no-cache" => self.no_cache.widen(&argument),
             b"private" => self.private.widen(&argument),
-            b"public" => self.public = true,
+            b"public" => self.public |= argument != Argument::Malformed,
             b"must-revalidate" => self.must_revalidate = true,
             b"proxy-revalidate" => self.proxy_revalidate = true,
+            // It may lift no-store (RFC 9111 §5.2.2.3), so what is not clearly it forbids as no-store does.
+            b"must-understand" if argument == Argument::Malformed => self.no_store = true,
             b"must-understand" => self.must_understand = true,
             b"no-transform" => self.no_transform = true,
             b"max-age" => shortest(&mut self.max_age, argument.lifetime()),
@@ -263,10 +269,9 @@ fn each_directive(headers: &HeaderMap, mut take: impl FnMut(&[u8], Argument<'_>)
     for line in headers.get_all(CACHE_CONTROL) {
         let mut list = lists::members(line.as_bytes());
         while let Some(member) = list.next() {
-            let (name, mut argument) = directive(member);
-            if list.broken() && argument != Argument::None {
-                argument = Argument::Malformed;
-            }
+            let (name, argument) = directive(member);
+            // Inside a string that is never closed nothing is granted, not even by a mere name.
+            let argument = if list.broken() { Argument::Malformed } else { argument };
             let mut lower = [0; LONGEST_NAME];
             if let Some(lower) = lower.get_mut(..name.len()) {
                 lower.copy_from_slice(name);

@@ -32,7 +32,8 @@ pub fn initial_age(response: &HeaderMap, request_time: Timestamp, response_time:
 
 /// `age_value`: the first member of `Age`; zero when there is none or it is no number (RFC 9111 §5.1).
 pub fn age_value(response: &HeaderMap) -> Duration {
-    let first = response.get(AGE).and_then(|line| lists::members(line.as_bytes()).next());
+    let lines = response.get_all(AGE).into_iter();
+    let first = lines.flat_map(|line| lists::members(line.as_bytes())).next();
     first.and_then(delta_seconds).unwrap_or(Duration::ZERO)
 }
 
@@ -62,9 +63,9 @@ fn expires_lifetime(response: &HeaderMap, response_time: Timestamp) -> Option<Du
 }
 
 /// A heuristic lifetime (RFC 9111 §4.2.2): a tenth of the time since `Last-Modified`, at most
-/// [`LONGEST_HEURISTIC`]. `None` without a `Last-Modified` before `Date`.
+/// [`LONGEST_HEURISTIC`]. `None` without a `Last-Modified` before `Date`, or with several.
 pub fn heuristic_lifetime(response: &HeaderMap, response_time: Timestamp) -> Option<Duration> {
-    let modified = response.get(LAST_MODIFIED).and_then(Timestamp::from_field)?;
+    let modified = super::sole(response, &LAST_MODIFIED).and_then(Timestamp::from_field)?;
     let unchanged = date_value(response, response_time).since(modified);
     Some((unchanged / 10).min(LONGEST_HEURISTIC)).filter(|lifetime| !lifetime.is_zero())
 }
@@ -103,11 +104,12 @@ mod tests {
     fn ages() {
         let old = ago(100);
         let ahead = Timestamp(NOW.0 + 50_000).to_http_date();
-        let table: [(Fields<'_>, u64); 13] = [
+        let table: [(Fields<'_>, u64); 14] = [
             (&[], 2),
             (&[("age", "7")], 9),
             (&[("age", "7, 900")], 9),
             (&[("age", "7"), ("age", "900")], 9),
+            (&[("age", ""), ("age", "7")], 9),
             (&[("age", "-7")], 2),
             (&[("age", "7.5")], 2),
             (&[("age", "x"), ("age", "7")], 2),
@@ -162,9 +164,10 @@ mod tests {
     #[test]
     fn heuristics() {
         let year = ago(365 * 86_400);
-        let table: [(Fields<'_>, Option<u64>); 6] = [
+        let table: [(Fields<'_>, Option<u64>); 7] = [
             (&[], None),
             (&[("last-modified", "junk")], None),
+            (&[("last-modified", &year), ("last-modified", &ago(1000))], None),
             (&[("last-modified", &ago(1000))], Some(100)),
             (&[("last-modified", &ago(1000)), ("date", &ago(500))], Some(50)),
             (&[("last-modified", &ago(0))], None),

@@ -1,7 +1,7 @@
 //! Comma-separated lists with quoted strings (RFC 9110 §5.6.1), the shape that most fields share.
 //!
 //! A comma inside a quoted string does not split. A string that is never closed, or goes on after
-//! its end, is not believed: from there on quotes count as ordinary characters, and [`Members::broken`]
+//! its end, is not believed: from the start of its member on quotes count as ordinary characters, and [`Members::broken`]
 //! says so, so that a caller can distrust what the line grants and still heed what it forbids.
 
 /// The members of one field line, trimmed, empty ones skipped.

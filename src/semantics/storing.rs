@@ -2,7 +2,7 @@
 //!
 //! Some answers are kept in no mode, whatever anybody says: methods other than GET, POST and QUERY (that a POST is
 //! a read is its route's word, checked before), requests with `no-store`, 1xx, 206 (and, but in
-//! `Honour`, anything with `Content-Range`), 304, statuses about one request rather than its resource (407, 408, 416, 425, 428, 429, 431; RFC 6585 §3–5), every 5xx
+//! `Honour`, anything with `Content-Range`), 304, statuses about one request rather than its resource (407, 408, 416, 425, 428, 429, 431, 511; RFC 6585 §3–6), every 5xx
 //! unless `store_errors` (in `Honour` too), `Set-Cookie` unless `store_set_cookie`, `Vary: *`.
 //! Of the rest:
 //!
@@ -10,7 +10,7 @@
 //! |---|---|---|---|
 //! | 200 203 204 300 301 308 | the shorter of `ttl` and the backend's word | `ttl` | backend, else heuristic, else `ttl` |
 //! | 404 410 | the shorter of `negative_ttl` and the backend's word | `negative_ttl` | backend, else heuristic, else `negative_ttl` |
-//! | any other | the backend's explicit word, at most `ttl` | no | the backend's explicit word (405, 414, 501: else heuristic) |
+//! | any other | the backend's explicit word, at most `ttl` | no | the backend's explicit word (405, 414, 501, and beside `public`: else heuristic) |
 //! | `no-store`, `private` without subject, `must-understand` | obeyed | overruled | obeyed |
 //! | `Authorization`, neither subject nor public | no | no | by RFC 9111 §3.5 |
 //! | `no-cache` | validated on each use; without validator not stored | overruled | as `Stricter` |
@@ -158,6 +158,11 @@ impl NotStored {
         NotStored::Expired,
     ];
 
+    /// Whether the reason is this one request, and says nothing about the response to another.
+    pub fn is_of_the_request(self) -> bool {
+        matches!(self, NotStored::Method | NotStored::RequestNoStore | NotStored::Authorization)
+    }
+
     /// The reason as one token, for `Cache-Status`, logs and labels.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -286,7 +291,7 @@ fn kind(status: StatusCode) -> Kind {
     match status.as_u16() {
         200 | 203 | 204 | 300 | 301 | 308 => Kind::Positive,
         404 | 410 => Kind::Negative,
-        ..200 | 304 | 407 | 408 | 416 | 425 | 428 | 429 | 431 => Kind::Never,
+        ..200 | 304 | 407 | 408 | 416 | 425 | 428 | 429 | 431 | 511 => Kind::Never,
         _ => Kind::Explicit,
     }
 }

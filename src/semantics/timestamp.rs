@@ -54,6 +54,11 @@ const LONGEST_DATE: usize = 40;
 
 /// A date as the standard writes it.
 fn strictly(text: &str) -> Option<Timestamp> {
+    // In all three a space precedes the hour; httpdate takes anything there after a year of two digits.
+    let hour = text.find(':')?.checked_sub(3)?;
+    if text.as_bytes().get(hour) != Some(&b' ') {
+        return None;
+    }
     let elapsed = httpdate::parse_http_date(text).ok()?.duration_since(UNIX_EPOCH).ok()?;
     Some(Timestamp::default().plus(elapsed))
 }
@@ -108,6 +113,8 @@ mod tests {
     fn what_is_no_date_is_none() {
         for text in [
             "",
+            "Sunday, 06-Nov-94T08:49:37 GMT",
+            "Sunday, 06-Nov-94108:49:37 GMT",
             "0",
             "-1",
             "now",

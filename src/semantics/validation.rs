@@ -93,7 +93,7 @@ pub(super) fn has_validator(response: &HeaderMap, response_time: Timestamp) -> b
 /// what was asked about.
 pub fn selects(stored: &StoredResponse, not_modified: &HeaderMap) -> bool {
     if not_modified.contains_key(ETAG) {
-        let theirs = sole(not_modified, &ETAG).map(opaque);
+        let theirs = etag(not_modified).map(opaque);
         return theirs.is_some() && theirs == etag(&stored.headers).map(opaque);
     }
     not_modified.get(LAST_MODIFIED).map(Timestamp::from_field).is_none_or(|theirs| {

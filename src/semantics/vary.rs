@@ -130,8 +130,10 @@ fn in_lower_case(value: HeaderValue) -> HeaderValue {
 /// All lines as one (RFC 9110 §5.3), with one space after each comma of a list.
 fn joined(name: &HeaderName, request: &HeaderMap, is_list: bool) -> Option<HeaderValue> {
     let mut whole = Vec::new();
+    let mut is_first = true;
     let mut push = |part: &[u8]| {
-        if !whole.is_empty() {
+        // An empty line counts: only of a list is it known that it means nothing.
+        if !std::mem::take(&mut is_first) {
             whole.extend_from_slice(b", ");
         }
         whole.extend_from_slice(part);
@@ -226,7 +228,7 @@ mod tests {
     #[test]
     fn requests_that_mean_the_same_match() {
         type Fields<'a> = &'a [(&'a str, &'a str)];
-        let table: [(&str, Fields<'_>, Fields<'_>, bool); 22] = [
+        let table: [(&str, Fields<'_>, Fields<'_>, bool); 24] = [
             ("accept", &[], &[], true),
             ("accept", &[], &[("accept", "a/b")], false),
             ("accept", &[("accept", "a/b")], &[], false),
@@ -250,6 +252,8 @@ mod tests {
             ("x-v", &[("x-v", "1"), ("x-v", "2")], &[("x-v", "1")], false),
             ("x-v", &[("x-v", "1")], &[("x-v", "1"), ("x-v", "2")], false),
             ("x-v", &[("x-v", "")], &[], false),
+            ("x-v", &[("x-v", ""), ("x-v", "1")], &[("x-v", "1")], false),
+            ("accept", &[("accept", ""), ("accept", "a/b")], &[("accept", "a/b")], true),
             (
                 "accept-encoding",
                 &[("accept-encoding", "br, gzip")],

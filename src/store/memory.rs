@@ -18,6 +18,8 @@ use super::{Absent, Lookup, Tier};
 use crate::coherence::{Coherence, Liveness, Void};
 use crate::policy::key::CacheKey;
 use crate::policy::tags::Tag;
+use crate::semantics::freshness::date_value;
+use crate::semantics::stored::StoredResponse;
 use crate::semantics::timestamp::Timestamp;
 use crate::semantics::vary::Selecting;
 
@@ -109,7 +111,7 @@ pub struct Asked<'a> {
     pub now: Timestamp,
 }
 
-/// Of several candidates, the answer: the most recent live one (RFC 9111 §4.1), else a void one that can be
+/// Of several candidates, the answer: the most recent live one by its `Date` (RFC 9111 §4, §4.1), else a void one that can be
 /// asked about, else the reason why there is none.
 pub struct Choice {
     found: Option<Arc<Entry>>,
@@ -159,7 +161,12 @@ impl Choice {
 }
 
 fn keep_newer(kept: &mut Option<Arc<Entry>>, entry: Arc<Entry>) {
-    let newer = |old: &Arc<Entry>| old.response.response_time < entry.response.response_time;
+    // "As determined by the Date header field" (RFC 9111 §4); of one second, the last that came.
+    let made = |entry: &Entry| {
+        let StoredResponse { headers, response_time, .. } = &entry.response;
+        (date_value(headers, *response_time).seconds(), *response_time)
+    };
+    let newer = |old: &Arc<Entry>| made(old) < made(&entry);
     if kept.as_ref().is_none_or(newer) {
         *kept = Some(entry);
     }

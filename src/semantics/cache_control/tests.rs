@@ -77,6 +77,9 @@ fn targeted_flags_and_scopes() {
     assert_eq!(of("no-cache=\"set-cookie\"").no_cache, Scope::Fields(vec![SET_COOKIE]));
     assert_eq!(of("private=set-cookie").private, Scope::Whole, "a token is no list of fields");
     assert_eq!(of("foo, max-age=5, s-maxage=9").s_maxage, seconds(9));
+    // Of another type than it has: not the directive's argument (RFC 9213 §2.1).
+    assert_eq!((of("private=5").private, of("no-cache=5").no_cache), (Scope::Whole, Scope::Whole));
+    assert_eq!((of("private=?0").private, of("max-age=?0").max_age), (Scope::Absent, seconds(0)));
 }
 
 #[test]
@@ -148,6 +151,14 @@ fn what_follows_an_unclosed_string_may_forbid_but_not_grant() {
         assert!(found.no_store, "{line}");
         assert_eq!(found.max_age, seconds(0), "{line}");
     }
+    // A mere name grants as much as a number.
+    assert!(!response("foo=\"bar, public").public);
+    assert!(response("public, foo=\"bar").public && response("public=1").public);
+    let lifted = response("no-store, foo=\"bar, must-understand");
+    assert!(lifted.no_store && !lifted.must_understand);
+    assert!(response("foo=\"bar, must-understand").no_store, "what it may mean is not to store");
+    assert_eq!(request("foo=\"bar, max-stale").max_stale, None);
+    assert!(request("foo=\"bar, only-if-cached, no-cache").no_cache);
 }
 
 #[test]

@@ -152,8 +152,10 @@ fn what_no_mode_keeps() {
 #[test]
 fn server_errors_are_kept_by_leave_and_for_as_long_as_the_backend_says() {
     let modified = [("last-modified", &*ago(1000))];
-    let table: [(u16, Fields<'_>, ByMode); 7] = [
+    let table: [(u16, Fields<'_>, ByMode); 8] = [
         (500, &[], [Err(NotStored::Status); 3]),
+        // RFC 6585 §6: never, as it comes from no backend but from a network that wants a login.
+        (511, &cc("max-age=100"), [Err(NotStored::Status); 3]),
         (503, &cc("max-age=100"), [Ok(100), Err(NotStored::Status), Ok(100)]),
         (503, &cc("max-age=1000"), [Ok(300), Err(NotStored::Status), Ok(1000)]),
         (503, &modified, [Err(NotStored::Status); 3]),

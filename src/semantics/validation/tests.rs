@@ -156,7 +156,10 @@ fn what_a_validation_asks() {
 #[test]
 fn which_response_a_304_speaks_about() {
     let (one, other) = (ago(1000), ago(2000));
-    let table: [(Fields<'_>, Fields<'_>, bool); 13] = [
+    let table: [(Fields<'_>, Fields<'_>, bool); 15] = [
+        // No tag is none that is stored, however odd that one is.
+        (&[("etag", "W/")], &[("etag", "")], false),
+        (&[("etag", "W/")], &[("etag", "W/")], true),
         (&[("etag", "\"a\"")], &[("etag", "\"a\"")], true),
         (&[("etag", "\"a\"")], &[("etag", "\"b\"")], false),
         (&[("etag", "\"a\"")], &[("etag", "W/\"a\"")], true),

@@ -118,6 +118,25 @@ fn of_several_that_match_the_most_recent_answers() {
     assert_eq!(found(one).unwrap().response.response_time, Timestamp(9_000));
 }
 
+/// RFC 9111 §4: "as determined by the Date header field".
+#[test]
+fn the_most_recent_is_the_one_of_the_latest_date() {
+    let (c, m) = (coherence(), memory());
+    let dated = |selecting, at, date: u64| {
+        let mut entry = entry(&c, &[selecting], at);
+        let date = HeaderValue::try_from(Timestamp(date).to_http_date()).unwrap();
+        entry.response.headers.insert(http::header::DATE, date);
+        Arc::new(entry)
+    };
+    m.insert(&dated(("accept", "a"), 9_000, 8_000));
+    m.insert(&dated(("accept-language", "en"), 10_000, 7_000));
+    let both = request(&[("accept", "a"), ("accept-language", "en")]);
+    assert_eq!(found(m.lookup(&KEY, asked(&both), &c)).unwrap().response.response_time, Timestamp(9_000));
+    m.insert(&dated(("accept-language", "en"), 9_999, 8_000));
+    let last = found(m.lookup(&KEY, asked(&both), &c)).unwrap();
+    assert_eq!(last.response.response_time, Timestamp(9_999), "of one second, the last that came");
+}
+
 #[test]
 fn variants_are_bounded_and_the_oldest_goes() {
     let (c, m) = (coherence(), memory());
