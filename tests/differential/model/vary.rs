@@ -37,7 +37,7 @@ pub fn selecting(fields: &Fields, own: &[String], asked_uncoded: bool) -> Vec<St
     let mut coded = false;
     for line in lines(fields, "content-encoding") {
         for coding in split_list(line, true).all() {
-            if coding.to_ascii_lowercase() != "identity" {
+            if !coding.eq_ignore_ascii_case("identity") {
                 coded = true;
             }
         }
