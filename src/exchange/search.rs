@@ -80,7 +80,8 @@ pub(super) struct At<'a> {
 /// A response taken into the store.
 pub(super) struct TakenIn {
     pub(super) entry: Arc<Entry>,
-    /// Whether those who wait under the request's key may have it.
+    /// Whether those who wait under the request's key may have it. They would not take it (its key is another's), but
+    /// wait again.
     shared: bool,
 }
 
