@@ -545,3 +545,22 @@ async fn a_304_that_varies_by_more_leaves_nothing_that_varies_by_less() {
     let other = weir.get("/page").header("x-a", "1").header("x-b", "2").await;
     assert!(!other.cache().hit, "{other:?}");
 }
+
+#[tokio::test]
+async fn what_was_validated_together_does_not_expire_together_either() {
+    let origin = Origin::start().await;
+    origin.on("GET /item", |seen| match seen.header("if-none-match") {
+        Some(_) => Reply::status(304),
+        None => Reply::text("x").header("etag", "\"1\""),
+    });
+    let text = "[[route]]\nname = \"item\"\nmatch = \"GET /item\"\nttl = \"100d\"\njitter = 0.5";
+    let weir = Weir::start(&origin, text).await;
+    weir.get("/item").await.assert_stored();
+    let mut lifetimes = std::collections::BTreeSet::new();
+    for _ in 0..5 {
+        weir.get("/item").header("cache-control", "no-cache").await.assert_code(200);
+        lifetimes.insert(weir.get("/item").await.assert_hit().cache().ttl.unwrap());
+    }
+    assert!(lifetimes.len() >= 4, "{lifetimes:?}");
+    assert_eq!(origin.count("/item"), 6);
+}

@@ -155,7 +155,7 @@ impl Fetch {
         let Some(validator) = self.validator.take() else { return };
         let terms = &self.wanted.terms;
         let old = &validator.entry.response;
-        let (fresh, storable) = freshen(
+        let (mut fresh, storable) = freshen(
             old,
             &self.wanted.parts,
             response.headers(),
@@ -163,6 +163,7 @@ impl Fetch {
             sent.response_time,
             terms,
         );
+        self.wanted.spread(&mut fresh);
         let mut entry = self.entry(fresh, response.headers());
         // A 304 need not repeat the fields that carry tags: what could purge the response before still can.
         entry.inherit_tags(&validator.entry);

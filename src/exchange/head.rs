@@ -124,11 +124,12 @@ impl Exchange {
             Told::Same => {}
         }
         let (times, terms) = ((head.request_time, head.response_time), &wanted.terms);
-        let (fresh, storable) =
+        let (mut fresh, storable) =
             freshen(&stored.response, &wanted.parts, head.fields, times.0, times.1, terms);
         match storable {
             Err(why) if !withdraws(why) => None,
             Ok(()) if wanted.selects_among_clients(&fresh.selecting).is_ok() => {
+                wanted.spread(&mut fresh);
                 let mut entry = wanted.entry(self, head.stamp, fresh, head.fields);
                 // As with a 304: what could purge the response before still can.
                 entry.inherit_tags(stored);

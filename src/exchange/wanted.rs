@@ -18,6 +18,7 @@ use crate::coherence::Stamp;
 use crate::interim::Interim;
 use crate::policy::json::parse_strict;
 use crate::policy::key::{CacheKey, KeyParts};
+use crate::policy::lifetime::{seed, spread};
 use crate::policy::path::{self, PathParams, UnsafePath};
 use crate::policy::route::{Route, RouteMatch};
 use crate::policy::subject::{self, Bypass, Subject};
@@ -25,7 +26,7 @@ use crate::policy::tags::{Facts, Json, Tag};
 use crate::semantics::coding::{self, Form};
 use crate::semantics::fields;
 use crate::semantics::stored::StoredResponse;
-use crate::semantics::storing::Terms;
+use crate::semantics::storing::{Terms, stated_lifetime};
 use crate::semantics::validation::{CONDITIONAL, conditional_fields};
 use crate::semantics::vary::Selecting;
 use crate::server::Peer;
@@ -313,6 +314,13 @@ impl Wanted {
             response,
             last_live: AtomicU64::new(0),
         }
+    }
+
+    /// What is freshened together should not expire together either.
+    pub(crate) fn spread(&self, response: &mut StoredResponse) {
+        let at = response.response_time;
+        let stated = stated_lifetime(&response.headers, at, &self.terms);
+        response.lifetimes = spread(response.lifetimes, self.route.jitter, stated, seed(&self.key, at));
     }
 
     /// A validation may say for the first time that nobody may touch the content: then it is kept as it came.

@@ -89,7 +89,7 @@ pub fn decide_stale(stored: &StoredResponse, request: &HeaderMap, now: Timestamp
     }
     let window = lifetimes.stale_while_revalidate;
     let open = !window.is_zero() && age < lifetimes.fresh.saturating_add(window);
-    if open && takes_stale(&client, age) {
+    if open && takes_stale(&client, age, age.saturating_sub(lifetimes.fresh)) {
         return Reuse::WhileRevalidate { age };
     }
     Reuse::MustValidate(Validate::Stale)
@@ -106,24 +106,26 @@ fn content_with(client: &RequestDirectives, age: Duration, left: Duration) -> bo
 fn stale(stored: &StoredResponse, client: &RequestDirectives, age: Duration) -> Reuse {
     let lifetimes = &stored.lifetimes;
     let staleness = age.saturating_sub(lifetimes.fresh);
-    if !takes_stale(client, age) {
+    if !takes_stale(client, age, staleness) {
         return Reuse::MustValidate(Validate::Stale);
     }
     if staleness < lifetimes.stale_while_revalidate {
         return Reuse::WhileRevalidate { age };
     }
-    let accepted = client.max_stale.is_some_and(|limit| staleness <= limit);
-    if accepted && !lifetimes.must_revalidate {
+    // By how much was asked above.
+    if client.max_stale.is_some() && !lifetimes.must_revalidate {
         return Reuse::ClientAcceptsStale { age };
     }
     Reuse::MustValidate(Validate::Stale)
 }
 
-/// Who limits the age without max-stale, or wants time left, does not take a stale response (RFC 9111 §5.2.1.1).
-fn takes_stale(client: &RequestDirectives, age: Duration) -> bool {
+/// Who limits the age without max-stale, or wants time left, does not take a stale response (RFC 9111 §5.2.1.1), and who
+/// says how stale it may be takes no staler one, whoever else would allow it.
+fn takes_stale(client: &RequestDirectives, age: Duration, staleness: Duration) -> bool {
     let wants_fresh = client.min_fresh.is_some() || (client.max_age.is_some() && client.max_stale.is_none());
     let too_old = client.max_age.is_some_and(|limit| age > limit || limit.is_zero());
-    !wants_fresh && !too_old
+    let too_stale = client.max_stale.is_some_and(|limit| staleness > limit);
+    !wants_fresh && !too_old && !too_stale
 }
 
 /// Whether the stored response may stand in for a failed fetch (RFC 5861 §4): a connection error, a
@@ -255,6 +257,8 @@ mod tests {
             (65, "max-age=100", STALE),
             (65, "min-fresh=0", STALE),
             (65, "max-age=100, max-stale", Reuse::WhileRevalidate { age: secs(65) }),
+            (65, "max-stale=5", Reuse::WhileRevalidate { age: secs(65) }),
+            (65, "max-stale=4", STALE),
             (75, "max-stale", Reuse::ClientAcceptsStale { age: secs(75) }),
             (75, "max-stale=15", Reuse::ClientAcceptsStale { age: secs(75) }),
             (75, "max-stale=14", STALE),

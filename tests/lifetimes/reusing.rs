@@ -138,6 +138,7 @@ const YOUNG: &str = "`max-age` of 0s or below its age";
 const LEFT: &str = "`min-fresh` above what is left";
 const ALONE: &str = "`max-age` without `max-stale`";
 const REACHES: &str = "`max-stale` that reaches so far";
+const SHORT: &str = "`max-stale` that does not reach so far";
 const ERROR_REACHES: &str = "`stale-if-error` that reaches so far";
 const LEAVE: &str = "stale by the client's leave";
 const EACH_TIME: &str = "validated each time";
@@ -161,6 +162,7 @@ fn word(text: &str) -> Option<Holds<Use>> {
         LEFT => |u| u.asks.min_fresh.is_some_and(|wanted| u.age + wanted > u.lifetimes.fresh),
         ALONE => |u| u.asks.max_age.is_some() && u.asks.max_stale.is_none(),
         REACHES => |u| u.asks.max_stale.is_some_and(|limit| u.staleness() <= limit),
+        SHORT => |u| u.asks.max_stale.is_some_and(|limit| u.staleness() > limit),
         ERROR_REACHES => |u| u.asks.if_error.is_some_and(|limit| u.age < u.lifetimes.fresh + limit),
         "is not 0s" => |u| u.asks.if_error.is_some_and(|limit| !limit.is_zero()),
         _ => return None,
@@ -182,6 +184,7 @@ fn open_use() -> Table {
         &["any", "`min-fresh`"],
         &["any", ALONE],
         &["any", YOUNG],
+        &["any", SHORT],
         &[WHILE, "any"],
         &[LEAVE, REACHES],
         &["any", "any"],
@@ -197,6 +200,7 @@ fn open_softened() -> Table {
         &["any", "`min-fresh`"],
         &["any", ALONE],
         &["any", YOUNG],
+        &["any", SHORT],
         &["a window `stale-while-revalidate` and before the end of `stale-while-revalidate`", "any"],
         &["any", "any"],
     ];

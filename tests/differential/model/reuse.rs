@@ -66,7 +66,10 @@ pub fn decide(stored: &Stored, request: &Fields, now: Nanos, operator: &Operator
     reasons.push("stale");
     // RFC 9111 §5.2.1.1: "Unless the max-stale request directive is also present, the client does not wish to receive a
     // stale response." §5.2.1.3: who sends min-fresh "wants a response that will still be fresh".
-    let refuses_stale = word.max_age.is_some() && word.max_stale.is_none() || word.min_fresh.is_some();
+    // §5.2.1.2: "by no more than the specified number of seconds". Weir: "whoever else would allow it".
+    let refuses_stale = word.max_age.is_some() && word.max_stale.is_none()
+        || word.min_fresh.is_some()
+        || word.max_stale.is_some_and(|max_stale| age - windows.fresh > max_stale);
     if reasons.len() > 1 || refuses_stale {
         return Verdict::MustValidate(reasons);
     }
@@ -102,7 +105,8 @@ pub fn decide_stale(stored: &Stored, request: &Fields, now: Nanos, operator: &Op
     }
     let refuses = word.no_cache
         || word.min_fresh.is_some()
-        || word.max_age.is_some_and(|max_age| word.max_stale.is_none() || age > max_age || max_age == 0);
+        || word.max_age.is_some_and(|max_age| word.max_stale.is_none() || age > max_age || max_age == 0)
+        || word.max_stale.is_some_and(|max_stale| age - windows.fresh > max_stale);
     let window = windows.stale_while_revalidate;
     if !windows.always_validate && !refuses && window > 0 && age < windows.fresh + window {
         return Verdict::WhileRevalidate;
