@@ -149,6 +149,9 @@ async fn answer<H: Handler>(
         }
     };
     interim.end();
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        activity.tunnels();
+    }
     // Weir's own version, whatever the upstream's; hyper lowers it for older clients.
     *response.version_mut() = Version::HTTP_11;
     if version == Version::HTTP_10
