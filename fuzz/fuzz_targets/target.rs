@@ -11,7 +11,7 @@ use weir::policy::path::{PathTemplate, normalise};
 use weir::policy::query::{QueryRules, values};
 use weir::policy::route::request_host;
 use weir::policy::tags::PathPattern;
-use weir::server::settle;
+use weir::server::{ambiguous, settle};
 use weir_fuzz::sections;
 
 fuzz_target!(|data: &[u8]| {
@@ -125,9 +125,14 @@ fn decoded(name: &str) -> Option<String> {
 fn routes(path: &str, query: &str, host: &str) {
     let Ok(uri) = format!("{path}?{query}").parse::<Uri>() else { return };
     let Ok(host) = HeaderValue::from_str(host.trim()) else { return };
-    let mut parts = http::Request::new(()).into_parts().0;
-    (parts.uri, parts.method) = (uri, Method::HEAD);
-    parts.headers.insert(header::HOST, host);
+    let mut request = http::Request::new(());
+    (*request.uri_mut(), *request.method_mut()) = (uri, Method::HEAD);
+    request.headers_mut().insert(header::HOST, host);
+    // The server lets no other host in.
+    if ambiguous(&request).is_some() {
+        return;
+    }
+    let mut parts = request.into_parts().0;
     let before = request_host(&parts);
     settle(&mut parts.uri, &mut parts.headers);
     let (uri, headers) = (parts.uri.clone(), parts.headers.clone());

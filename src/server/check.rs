@@ -118,9 +118,9 @@ pub fn ambiguous<B>(request: &Request<B>) -> Option<Refusal> {
 
 /// Origin form, absolute form, or with OPTIONS the asterisk (RFC 9112 §3.2); the authority form is for CONNECT.
 fn valid_target(uri: &Uri, method: &Method) -> bool {
-    let form = match uri.scheme_str() {
-        Some(scheme) => matches!(scheme, "http" | "https"),
-        None => uri.authority().is_none(),
+    let form = match (uri.scheme_str(), uri.authority()) {
+        (Some("http" | "https"), authority) => authority.is_none_or(valid_authority),
+        (scheme, authority) => scheme.is_none() && authority.is_none(),
     };
     form && (uri.path() != "*" || *method == Method::OPTIONS)
 }
@@ -128,18 +128,23 @@ fn valid_target(uri: &Uri, method: &Method) -> bool {
 /// Empty, or `host[:port]` without user information (RFC 9110 §7.2).
 fn valid_host(host: &HeaderValue) -> bool {
     let bytes = host.as_bytes();
-    bytes.is_empty() || (!bytes.contains(&b'@') && Authority::try_from(bytes).is_ok_and(|a| valid_port(&a)))
+    let plain = || Authority::try_from(bytes).is_ok_and(|authority| valid_authority(&authority));
+    bytes.is_empty() || (!bytes.contains(&b'@') && plain())
 }
 
-/// None, an empty one, or one that there is (RFC 3986 §3.2.3).
-fn valid_port(authority: &Authority) -> bool {
-    let port = authority.as_str().strip_prefix(authority.host());
-    match port.and_then(|rest| rest.strip_prefix(':')) {
-        Some(port) => {
-            port.bytes().all(|b| b.is_ascii_digit()) && (port.is_empty() || port.parse::<u16>().is_ok())
+/// A host (RFC 9110 §4.2.1), and a port that there is, an empty one, or none (RFC 3986 §3.2.3). No name has a comma, and
+/// to some readers it is two.
+fn valid_authority(authority: &Authority) -> bool {
+    let (text, host) = (authority.as_str(), authority.host());
+    let place = text.rsplit_once('@').map_or(text, |(_, place)| place);
+    let port = match place.strip_prefix(host).and_then(|rest| rest.strip_prefix(':')) {
+        Some(port) if port.bytes().all(|b| b.is_ascii_digit()) => {
+            port.is_empty() || port.parse::<u16>().is_ok()
         }
-        None => true,
-    }
+        Some(_) => false,
+        None => place == host,
+    };
+    port && !host.is_empty() && !host.contains(',')
 }
 
 /// Brings a request into the one form that policy, keys and forwarding work on: origin-form target, the effective
@@ -187,7 +192,7 @@ mod tests {
     #[test]
     fn every_refusal_has_its_request() {
         type Fields = &'static [(&'static str, &'static str)];
-        let cases: [(Fields, Option<Refusal>); 17] = [
+        let cases: [(Fields, Option<Refusal>); 20] = [
             (&[("host", "a.example")], None),
             (&[("host", "a.example:8080")], None),
             (&[("host", "[::1]:8080")], None),
@@ -198,11 +203,14 @@ mod tests {
             (&[("host", "user@a")], Some(Refusal::BadHost)),
             (&[("host", "a/b")], Some(Refusal::BadHost)),
             (&[("host", "a b")], Some(Refusal::BadHost)),
+            (&[("host", "a,b")], Some(Refusal::BadHost)),
             (&[("host", "a:")], None),
             (&[("host", "a:65535")], None),
             (&[("host", "a:65536")], Some(Refusal::BadHost)),
             (&[("host", "a:b")], Some(Refusal::BadHost)),
             (&[("host", "[::1]:+8")], Some(Refusal::BadHost)),
+            (&[("host", "[::1]x")], Some(Refusal::BadHost)),
+            (&[("host", ":80")], Some(Refusal::BadHost)),
             (&[("host", "a"), ("transfer-encoding", "gzip, chunked")], Some(Refusal::TransferCoding)),
             (
                 &[("host", "a"), ("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")],
@@ -221,6 +229,11 @@ mod tests {
             (Method::GET, "a", Some(Refusal::BadTarget)),
             (Method::GET, "a:80", Some(Refusal::BadTarget)),
             (Method::GET, "ftp://a/x", Some(Refusal::BadTarget)),
+            (Method::GET, "http://u:p@a:80/x", None),
+            (Method::GET, "http://[::1]:80/x", None),
+            (Method::GET, "http://a:65536/x", Some(Refusal::BadTarget)),
+            (Method::GET, "http://a,b/x", Some(Refusal::BadTarget)),
+            (Method::GET, "http://u@a:+1/x", Some(Refusal::BadTarget)),
         ] {
             let mut one = request(&[("host", "a")]);
             (*one.method_mut(), *one.uri_mut()) = (method, Uri::from_static(target));

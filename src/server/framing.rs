@@ -73,7 +73,7 @@ impl Framing {
 
     /// Reads to the end of a line, or as far as there are bytes; returns how far that was.
     fn line(&mut self, line: Line, bytes: &mut [u8]) -> usize {
-        let end = bytes.iter().position(|&b| b == b'\n');
+        let end = memchr::memchr(b'\n', bytes);
         let taken = end.map_or(bytes.len(), |end| end + 1);
         if line == Line::Request {
             bytes[..taken].iter_mut().filter(|b| **b == b'#').for_each(|b| *b = REFUSED);
@@ -82,8 +82,14 @@ impl Framing {
             self.begun.extend_from_slice(bytes);
             return taken;
         };
-        let begun = std::mem::take(&mut self.begun);
-        let whole = if begun.is_empty() { bytes[..end].into() } else { [&begun[..], &bytes[..end]].concat() };
+        let mut begun = std::mem::take(&mut self.begun);
+        let whole = match begun.is_empty() {
+            true => &bytes[..end],
+            false => {
+                begun.extend_from_slice(&bytes[..end]);
+                &begun[..]
+            }
+        };
         match whole.strip_suffix(b"\r") {
             Some(text) => self.at = self.after(line, text),
             None => {
@@ -133,7 +139,8 @@ impl Framing {
     }
 
     fn field(&mut self, text: &[u8]) {
-        let Some(colon) = text.iter().position(|&b| b == b':') else { return };
+        let Some(b't' | b'T' | b'c' | b'C') = text.first() else { return };
+        let Some(colon) = memchr::memchr(b':', text) else { return };
         let (name, value) = (&text[..colon], text[colon + 1..].trim_ascii());
         if name.eq_ignore_ascii_case(b"transfer-encoding") {
             self.chunked = true;

@@ -109,8 +109,11 @@ fn and(name: &'static str, value: &'static str) -> Vec<(&'static str, &'static s
     GET.into_iter().chain([(name, value)]).collect()
 }
 
+/// A name, the fields, and the content where there is some.
+type Case<'a> = (&'a str, Vec<(&'a str, &'a str)>, Option<&'a str>);
+
 /// Each of them, and nothing of it reaches the backend.
-async fn refused(cases: Vec<(&str, Vec<(&str, &str)>, Option<&str>)>) {
+async fn refused(cases: Vec<Case<'_>>) {
     within(async {
         let log = Log::default();
         let origin = strict(log.clone()).await;

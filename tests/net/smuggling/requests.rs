@@ -334,6 +334,7 @@ async fn request_hosts() {
         ("two", fields!("host: a\r\nhost: b\r\n"), Refused(400)),
         ("two, equal", fields!("host: a\r\nhost: a\r\n"), Refused(400)),
         ("list", fields!("host: a, b\r\n"), Refused(400)),
+        ("list without space", fields!("host: a,b\r\n"), Refused(400)),
         ("with a path", fields!("host: a/b\r\n"), Refused(400)),
         ("with a user", fields!("host: u@a\r\n"), Refused(400)),
         ("with a space", fields!("host: a b\r\n"), Refused(400)),
@@ -345,6 +346,7 @@ async fn request_hosts() {
         ("absolute form, another host", b"GET http://b/x HTTP/1.1\r\nhost: a\r\n\r\n", Once("GET /x", "")),
         ("absolute form, two hosts", b"GET http://a/x HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n", Refused(400)),
         ("absolute form, no host", b"GET http://a/x HTTP/1.1\r\n\r\n", Once("GET /x", "")),
+        ("absolute form, bad port", b"GET http://a:65536/x HTTP/1.1\r\nhost: a\r\n\r\n", Refused(400)),
         ("absolute form, bad host", b"GET http://a/x HTTP/1.1\r\nhost: a/b\r\n\r\n", Refused(400)),
         ("absolute form, user and host", b"GET http://u@a/x HTTP/1.1\r\nhost: a\r\n\r\n", Once("GET /x", "")),
     ])
