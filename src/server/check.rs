@@ -24,6 +24,8 @@ pub enum Refusal {
     BadHost,
     /// A target in a form that the method does not have (RFC 9112 §3.2), or of another scheme than `http` and `https`.
     BadTarget,
+    /// Content where `Content-Length: 0` says that there is none.
+    Content,
     /// A transfer coding other than `chunked` (RFC 9112 §6.1).
     TransferCoding,
     /// `CONNECT`: this is no forward proxy.
@@ -34,10 +36,8 @@ impl Refusal {
     /// 400, or 501 for what is understood and not offered.
     pub fn status(self) -> StatusCode {
         match self {
-            Refusal::NoHost | Refusal::ManyHosts | Refusal::BadHost | Refusal::BadTarget => {
-                StatusCode::BAD_REQUEST
-            }
             Refusal::TransferCoding | Refusal::Connect => StatusCode::NOT_IMPLEMENTED,
+            _ => StatusCode::BAD_REQUEST,
         }
     }
     /// Token for logs and problem `type`s.
@@ -47,6 +47,7 @@ impl Refusal {
             Refusal::ManyHosts => "many-hosts",
             Refusal::BadHost => "bad-host",
             Refusal::BadTarget => "bad-target",
+            Refusal::Content => "content",
             Refusal::TransferCoding => "transfer-coding",
             Refusal::Connect => "connect",
         }
@@ -60,6 +61,7 @@ impl Refusal {
             Refusal::BadTarget => {
                 "The request target is neither a path nor an http or https URI, nor is it an asterisk with OPTIONS."
             }
+            Refusal::Content => "There is content, and the Content-Length is zero.",
             Refusal::TransferCoding => "Only the transfer coding chunked is understood.",
             Refusal::Connect => "CONNECT is not offered: this is a reverse proxy.",
         }
@@ -255,8 +257,8 @@ mod tests {
 
     #[test]
     fn refusals_answer_with_their_reason() {
-        use Refusal::{BadHost, BadTarget, Connect, ManyHosts, NoHost, TransferCoding};
-        for refusal in [NoHost, ManyHosts, BadHost, BadTarget, TransferCoding, Connect] {
+        use Refusal::{BadHost, BadTarget, Connect, Content, ManyHosts, NoHost, TransferCoding};
+        for refusal in [NoHost, ManyHosts, BadHost, BadTarget, Content, TransferCoding, Connect] {
             let response = refusal.answer(Version::HTTP_11);
             assert_eq!(response.status(), refusal.status());
             assert_eq!(response.headers()[CONNECTION], "close");

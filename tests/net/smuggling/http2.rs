@@ -188,29 +188,11 @@ async fn lengths_that_are_none() {
         ("more than there is", post("5"), Some("hi")),
         ("less than there is", post("1"), Some("hi")),
         ("none at all", post("2"), None),
+        ("zero", post("0"), Some("hi")),
         ("+2", post("+2"), Some("hi")),
         ("2, 2", post("2, 2"), Some("hi")),
         ("twice, different", [&post("2")[..], &[("content-length", "3")]].concat(), Some("hi")),
     ])
-    .await;
-}
-
-/// Where a length says that there is no content, content that comes all the same goes nowhere.
-#[tokio::test]
-async fn content_behind_a_length_of_zero() {
-    within(async {
-        let log = Log::default();
-        let origin = strict(log.clone()).await;
-        let weir = weir(&origin).await;
-        let mut connection = Connection::to(weir.addr()).await;
-        let fields = [&POST[..], &[("content-length", "0")]].concat();
-        connection.send(&fields, Some("GET /inner HTTP/1.1\r\nhost: a\r\n\r\n")).await;
-        connection.outcome().await;
-        let mut other = Wire::connect(weir.addr()).await;
-        other.ask("GET /after HTTP/1.1\r\nhost: a\r\n\r\n").await;
-        let got = log.plain("zero");
-        assert!(got.iter().all(|r| r.body.is_empty() && r.line != "GET /inner"), "{got:?}");
-    })
     .await;
 }
 
@@ -232,6 +214,7 @@ async fn what_goes_on() {
                 "POST /x",
                 "hi",
             ),
+            ("a length of zero", [&POST[..], &[("content-length", "0")]].concat(), Some(""), "POST /x", ""),
             (
                 "content that looks like chunks",
                 POST.to_vec(),
