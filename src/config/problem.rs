@@ -195,6 +195,11 @@ impl Sources {
         self.masked.push(range);
     }
 
+    /// Whether a part of this range is a secret.
+    pub(crate) fn is_masked(&self, range: &Range<usize>) -> bool {
+        self.masked.iter().any(|m| m.start < range.end && range.start < m.end)
+    }
+
     /// The raw text in a range.
     pub(crate) fn raw(&self, range: &Range<usize>) -> &str {
         let source = self.source(range.start);

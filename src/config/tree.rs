@@ -175,6 +175,11 @@ impl<'i> Document<'i> {
             }
             return;
         }
+        if self.sources.is_masked(span) {
+            // The message quotes what was read.
+            self.report(Severity::Error, span, "read something else".to_owned()).allowed = allowed;
+            return;
+        }
         let variant = message.strip_prefix("unknown variant `").and_then(|m| m.strip_suffix('`'));
         let near = variant
             .zip(allowed.as_deref())

@@ -33,6 +33,7 @@ pub(super) struct Activity {
     /// The answer being sent has no other end than the connection's.
     close_delimited: AtomicBool,
     broken_off: AtomicBool,
+    tunnel: AtomicBool,
 }
 
 impl Activity {
@@ -48,6 +49,7 @@ impl Activity {
             blocked: AtomicU64::new(0),
             close_delimited: AtomicBool::new(false),
             broken_off: AtomicBool::new(false),
+            tunnel: AtomicBool::new(false),
         })
     }
 
@@ -121,6 +123,16 @@ impl Activity {
     /// The answer about to be sent ends with the connection alone.
     pub(super) fn close_delimited(&self) {
         self.close_delimited.store(true, Ordering::Release);
+    }
+
+    /// The answer about to be sent ends HTTP on this connection: what the client sends after it is no request.
+    pub(super) fn tunnels(&self) {
+        self.tunnel.store(true, Ordering::Release);
+    }
+
+    /// Whether such an answer was given.
+    pub(super) fn is_tunnel(&self) -> bool {
+        self.tunnel.load(Ordering::Acquire)
     }
 
     fn mark(&self) {

@@ -4,9 +4,10 @@
 //! What hyper does before this: refuses (400, or a plain close) lengths that are malformed or differ, a transfer
 //! coding in HTTP/1.0, and codings that do not end in `chunked`; where both `Transfer-Encoding` and
 //! `Content-Length` are given it removes the latter and closes after the answer, as RFC 9112 §6.3 has it. So a
-//! second length cannot be seen here, and is never forwarded.
+//! second length cannot be seen here, and is never forwarded. Lines that end with LF alone and fragments are refused
+//! before hyper reads them, by `framing`.
 
-use http::header::{CONNECTION, CONTENT_TYPE, COOKIE, HOST, TRANSFER_ENCODING};
+use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, HOST, TRANSFER_ENCODING};
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 
@@ -21,6 +22,10 @@ pub enum Refusal {
     ManyHosts,
     /// A `Host` that is not `host[:port]`.
     BadHost,
+    /// A target in a form that the method does not have (RFC 9112 §3.2), or of another scheme than `http` and `https`.
+    BadTarget,
+    /// Content where `Content-Length: 0` says that there is none.
+    Content,
     /// A transfer coding other than `chunked` (RFC 9112 §6.1).
     TransferCoding,
     /// `CONNECT`: this is no forward proxy.
@@ -31,8 +36,8 @@ impl Refusal {
     /// 400, or 501 for what is understood and not offered.
     pub fn status(self) -> StatusCode {
         match self {
-            Refusal::NoHost | Refusal::ManyHosts | Refusal::BadHost => StatusCode::BAD_REQUEST,
             Refusal::TransferCoding | Refusal::Connect => StatusCode::NOT_IMPLEMENTED,
+            _ => StatusCode::BAD_REQUEST,
         }
     }
     /// Token for logs and problem `type`s.
@@ -41,6 +46,8 @@ impl Refusal {
             Refusal::NoHost => "no-host",
             Refusal::ManyHosts => "many-hosts",
             Refusal::BadHost => "bad-host",
+            Refusal::BadTarget => "bad-target",
+            Refusal::Content => "content",
             Refusal::TransferCoding => "transfer-coding",
             Refusal::Connect => "connect",
         }
@@ -51,6 +58,10 @@ impl Refusal {
             Refusal::NoHost => "The request has no Host field.",
             Refusal::ManyHosts => "The request has more than one Host field.",
             Refusal::BadHost => "The Host field is not a host with an optional port.",
+            Refusal::BadTarget => {
+                "The request target is neither a path nor an http or https URI, nor is it an asterisk with OPTIONS."
+            }
+            Refusal::Content => "There is content, and the Content-Length is zero.",
             Refusal::TransferCoding => "Only the transfer coding chunked is understood.",
             Refusal::Connect => "CONNECT is not offered: this is a reverse proxy.",
         }
@@ -85,6 +96,9 @@ pub fn ambiguous<B>(request: &Request<B>) -> Option<Refusal> {
     if request.method() == Method::CONNECT {
         return Some(Refusal::Connect);
     }
+    if !valid_target(request.uri(), request.method()) {
+        return Some(Refusal::BadTarget);
+    }
     let headers = request.headers();
     let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
     if let Some(coding) = codings.next() {
@@ -104,15 +118,40 @@ pub fn ambiguous<B>(request: &Request<B>) -> Option<Refusal> {
     }
 }
 
+/// Origin form, absolute form, or with OPTIONS the asterisk (RFC 9112 §3.2); the authority form is for CONNECT.
+fn valid_target(uri: &Uri, method: &Method) -> bool {
+    let form = match (uri.scheme_str(), uri.authority()) {
+        (Some("http" | "https"), authority) => authority.is_none_or(valid_authority),
+        (scheme, authority) => scheme.is_none() && authority.is_none(),
+    };
+    form && (uri.path() != "*" || *method == Method::OPTIONS)
+}
+
 /// Empty, or `host[:port]` without user information (RFC 9110 §7.2).
 fn valid_host(host: &HeaderValue) -> bool {
     let bytes = host.as_bytes();
-    bytes.is_empty() || (!bytes.contains(&b'@') && Authority::try_from(bytes).is_ok())
+    let plain = || Authority::try_from(bytes).is_ok_and(|authority| valid_authority(&authority));
+    bytes.is_empty() || (!bytes.contains(&b'@') && plain())
+}
+
+/// A host (RFC 9110 §4.2.1), and a port that there is, an empty one, or none (RFC 3986 §3.2.3). No name has a comma, and
+/// to some readers it is two.
+fn valid_authority(authority: &Authority) -> bool {
+    let (text, host) = (authority.as_str(), authority.host());
+    let place = text.rsplit_once('@').map_or(text, |(_, place)| place);
+    let port = match place.strip_prefix(host).and_then(|rest| rest.strip_prefix(':')) {
+        Some(port) if port.bytes().all(|b| b.is_ascii_digit()) => {
+            port.is_empty() || port.parse::<u16>().is_ok()
+        }
+        Some(_) => false,
+        None => place == host,
+    };
+    port && !host.is_empty() && !host.contains(',')
 }
 
 /// Brings a request into the one form that policy, keys and forwarding work on: origin-form target, the effective
 /// host in `Host` (an absolute target or `:authority` wins over a `Host` field, RFC 9112 §3.2.2, RFC 9113 §8.3.1),
-/// one `Cookie` line (RFC 9113 §8.2.3). The server has done this to every request that a handler sees.
+/// one `Cookie` line (RFC 9113 §8.2.3), a length without needless zeros. The server has done this to every request that a handler sees.
 pub fn settle(uri: &mut Uri, headers: &mut HeaderMap) {
     if let Some(authority) = uri.authority() {
         let host = authority.as_str();
@@ -129,6 +168,14 @@ pub fn settle(uri: &mut Uri, headers: &mut HeaderMap) {
         if let Ok(one) = HeaderValue::from_bytes(&lines.join(&b"; "[..])) {
             headers.insert(COOKIE, one);
         }
+    }
+    // To some readers a zero in front makes it octal.
+    if let Some(length) = headers.get(CONTENT_LENGTH)
+        && length.len() > 1
+        && length.as_bytes().starts_with(b"0")
+        && let Some(length) = length.to_str().ok().and_then(|text| text.parse::<u64>().ok())
+    {
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
     }
 }
 
@@ -147,7 +194,7 @@ mod tests {
     #[test]
     fn every_refusal_has_its_request() {
         type Fields = &'static [(&'static str, &'static str)];
-        let cases: [(Fields, Option<Refusal>); 12] = [
+        let cases: [(Fields, Option<Refusal>); 20] = [
             (&[("host", "a.example")], None),
             (&[("host", "a.example:8080")], None),
             (&[("host", "[::1]:8080")], None),
@@ -158,6 +205,14 @@ mod tests {
             (&[("host", "user@a")], Some(Refusal::BadHost)),
             (&[("host", "a/b")], Some(Refusal::BadHost)),
             (&[("host", "a b")], Some(Refusal::BadHost)),
+            (&[("host", "a,b")], Some(Refusal::BadHost)),
+            (&[("host", "a:")], None),
+            (&[("host", "a:65535")], None),
+            (&[("host", "a:65536")], Some(Refusal::BadHost)),
+            (&[("host", "a:b")], Some(Refusal::BadHost)),
+            (&[("host", "[::1]:+8")], Some(Refusal::BadHost)),
+            (&[("host", "[::1]x")], Some(Refusal::BadHost)),
+            (&[("host", ":80")], Some(Refusal::BadHost)),
             (&[("host", "a"), ("transfer-encoding", "gzip, chunked")], Some(Refusal::TransferCoding)),
             (
                 &[("host", "a"), ("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")],
@@ -166,6 +221,25 @@ mod tests {
         ];
         for (fields, expected) in cases {
             assert_eq!(ambiguous(&request(fields)), expected, "{fields:?}");
+        }
+        for (method, target, expected) in [
+            (Method::GET, "/x", None),
+            (Method::GET, "http://a/x", None),
+            (Method::GET, "HTTPS://a", None),
+            (Method::OPTIONS, "*", None),
+            (Method::GET, "*", Some(Refusal::BadTarget)),
+            (Method::GET, "a", Some(Refusal::BadTarget)),
+            (Method::GET, "a:80", Some(Refusal::BadTarget)),
+            (Method::GET, "ftp://a/x", Some(Refusal::BadTarget)),
+            (Method::GET, "http://u:p@a:80/x", None),
+            (Method::GET, "http://[::1]:80/x", None),
+            (Method::GET, "http://a:65536/x", Some(Refusal::BadTarget)),
+            (Method::GET, "http://a,b/x", Some(Refusal::BadTarget)),
+            (Method::GET, "http://u@a:+1/x", Some(Refusal::BadTarget)),
+        ] {
+            let mut one = request(&[("host", "a")]);
+            (*one.method_mut(), *one.uri_mut()) = (method, Uri::from_static(target));
+            assert_eq!(ambiguous(&one), expected, "{target}");
         }
         let mut connect = request(&[("host", "a")]);
         *connect.method_mut() = Method::CONNECT;
@@ -183,8 +257,8 @@ mod tests {
 
     #[test]
     fn refusals_answer_with_their_reason() {
-        use Refusal::{BadHost, Connect, ManyHosts, NoHost, TransferCoding};
-        for refusal in [NoHost, ManyHosts, BadHost, TransferCoding, Connect] {
+        use Refusal::{BadHost, BadTarget, Connect, Content, ManyHosts, NoHost, TransferCoding};
+        for refusal in [NoHost, ManyHosts, BadHost, BadTarget, Content, TransferCoding, Connect] {
             let response = refusal.answer(Version::HTTP_11);
             assert_eq!(response.status(), refusal.status());
             assert_eq!(response.headers()[CONNECTION], "close");
@@ -215,6 +289,15 @@ mod tests {
         let mut star = Uri::from_static("*");
         settle(&mut star, &mut headers);
         assert_eq!(star, "*");
+    }
+
+    #[test]
+    fn a_length_has_one_spelling() {
+        for (given, kept) in [("2", "2"), ("0", "0"), ("00", "0"), ("0012", "12"), ("0x2", "0x2")] {
+            let (mut parts, ()) = request(&[("content-length", given)]).into_parts();
+            settle(&mut parts.uri, &mut parts.headers);
+            assert_eq!(parts.headers[CONTENT_LENGTH], kept);
+        }
     }
 
     #[test]

@@ -6,10 +6,12 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::FutureExt;
-use http::header::UPGRADE;
+use http::header::{CONTENT_LENGTH, UPGRADE};
 use http::{Request, Response, StatusCode, Version};
 use http_body::Body as _;
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
@@ -19,7 +21,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::activity::{Activity, Answer};
-use super::check::{ambiguous, problem, settle};
+use super::check::{Refusal, ambiguous, problem, settle};
 use super::wire::{Protocol, Wire};
 use super::{Handler, Hold, Peer, Phase, ServerLimits};
 use crate::body::Body;
@@ -66,7 +68,7 @@ pub(super) async fn serve<H: Handler>(
     let service = service_fn(|request: Request<Incoming>| {
         // Only here is it known whether all before it has been written.
         let interim = if request.version() == Version::HTTP_11 { line.begin() } else { Interim::default() };
-        answer(handler.clone(), peer, hold.clone(), activity.clone(), interim, request)
+        answer(handler.clone(), peer, hold.clone(), activity.clone(), interim, limits.header_timeout, request)
     });
     let ended = match protocol {
         Protocol::Http1 => {
@@ -115,6 +117,25 @@ fn http2_builder(limits: &ServerLimits) -> http2::Builder<TokioExecutor> {
     builder
 }
 
+/// The content of an HTTP/2 request whose length says that there is none is none, or makes the request malformed
+/// (RFC 9113 §8.1.1). Elsewhere the upstream sees a message break off; without content there is nothing to break.
+async fn has_content_after_all(request: &mut Request<Incoming>, patience: Duration) -> bool {
+    let says_none =
+        || request.headers().get(CONTENT_LENGTH).is_some_and(|n| n.as_bytes().iter().all(|b| *b == b'0'));
+    if request.version() != Version::HTTP_2 || request.body().is_end_stream() || !says_none() {
+        return false;
+    }
+    let read = async {
+        while let Some(frame) = request.body_mut().frame().await {
+            if !frame.is_ok_and(|frame| frame.data_ref().is_none_or(Bytes::is_empty)) {
+                return true;
+            }
+        }
+        false
+    };
+    timeout(patience, read).await.unwrap_or(true)
+}
+
 /// One exchange. A panic of the handler is a 500, not the end of the process.
 async fn answer<H: Handler>(
     handler: Arc<H>,
@@ -122,11 +143,16 @@ async fn answer<H: Handler>(
     hold: Hold,
     activity: Arc<Activity>,
     interim: Interim,
+    patience: Duration,
     mut request: Request<Incoming>,
 ) -> Result<Response<Answer>, Infallible> {
     let exchange = activity.exchange();
     let version = request.version();
-    let mut response = match ambiguous(&request) {
+    let refusal = match ambiguous(&request) {
+        None if has_content_after_all(&mut request, patience).await => Some(Refusal::Content),
+        refusal => refusal,
+    };
+    let mut response = match refusal {
         Some(refusal) => {
             tracing::debug!(client = %peer.addr, reason = refusal.token(), "refused a request");
             refusal.answer(version)
@@ -149,6 +175,9 @@ async fn answer<H: Handler>(
         }
     };
     interim.end();
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        activity.tunnels();
+    }
     // Weir's own version, whatever the upstream's; hyper lowers it for older clients.
     *response.version_mut() = Version::HTTP_11;
     if version == Version::HTTP_10

@@ -15,6 +15,7 @@
 mod activity;
 mod check;
 mod connection;
+mod framing;
 mod wire;
 
 use std::future::Future;

@@ -1,5 +1,5 @@
-//! One client's socket: gives back the bytes that were read to tell the protocol, notes when bytes arrive, and
-//! closes in a way that the client can understand.
+//! One client's socket: gives back the bytes that were read to tell the protocol, notes when bytes arrive, has them
+//! looked at on their way to HTTP/1's parser ([`Framing`]), and closes in a way that the client can understand.
 //!
 //! Two ways of closing need care. A client that is still sending when Weir closes would get a reset that can
 //! destroy the answer on its way (a 431, a 413): so what is unread is read off for a moment first. And a client
@@ -17,6 +17,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep};
 
 use super::activity::Activity;
+use super::framing::Framing;
 use crate::interim::Line;
 
 /// What an HTTP/2 client sends first (RFC 9113 §3.4).
@@ -43,6 +44,7 @@ pub(super) struct Wire {
     read: usize,
     closing: Closing,
     activity: Arc<Activity>,
+    framing: Framing,
     interims: Interims,
 }
 
@@ -68,6 +70,7 @@ impl Wire {
             read: 0,
             closing: Closing::No,
             activity,
+            framing: Framing::new(),
             interims: Interims::new(line),
         }
     }
@@ -80,6 +83,7 @@ impl Wire {
                 return Ok(Some(Protocol::Http1));
             }
             if self.read == PREFACE.len() {
+                self.framing.ends();
                 return Ok(Some(Protocol::Http2));
             }
             match self.stream.read(&mut self.first[self.read..]).await? {
@@ -192,7 +196,9 @@ impl AsyncRead for Wire {
         let this = self.get_mut();
         if this.given < this.read {
             let n = (this.read - this.given).min(buffer.remaining());
-            buffer.put_slice(&this.first[this.given..this.given + n]);
+            let given = &mut this.first[this.given..this.given + n];
+            this.framing.look(given);
+            buffer.put_slice(given);
             this.given += n;
             return Poll::Ready(Ok(()));
         }
@@ -200,6 +206,10 @@ impl AsyncRead for Wire {
         ready!(Pin::new(&mut this.stream).poll_read(cx, buffer))?;
         if buffer.filled().len() > before {
             this.activity.bytes();
+            if this.activity.is_tunnel() {
+                this.framing.ends();
+            }
+            this.framing.look(&mut buffer.filled_mut()[before..]);
         }
         Poll::Ready(Ok(()))
     }

@@ -266,6 +266,11 @@ impl Upstream {
             let why = "a transfer coding other than chunked".to_owned();
             return Err(UpstreamError::Protocol(why));
         }
+        if chunked && fit::has_length(response.headers()) {
+            // RFC 9112 §6.3: an attempt to have two readers end it at different places, or as good as one.
+            let why = "both Transfer-Encoding and Content-Length".to_owned();
+            return Err(UpstreamError::Protocol(why));
+        }
         let until_close =
             !response.body().is_end_stream() && !chunked && !fit::has_length(response.headers());
         if until_close {

@@ -7,6 +7,9 @@ mod bodies;
 mod interim;
 mod limits;
 mod reuse;
+#[path = "../support/mod.rs"]
+mod rig;
+mod smuggling;
 mod stress;
 mod support;
 mod tls;

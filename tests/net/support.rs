@@ -117,6 +117,10 @@ impl Wire {
     /// A whole message; `None` if it is cut off. Content by length or chunks, else none.
     pub async fn message(&mut self) -> Option<Message> {
         let head = self.head().await?;
+        self.content(head).await
+    }
+    /// The rest of a message whose head has been read.
+    pub async fn content(&mut self, head: String) -> Option<Message> {
         if field(&head, "transfer-encoding").is_some() {
             let mut body = Vec::new();
             loop {

@@ -252,6 +252,11 @@ fn no_secret_is_ever_shown() {
         format!("[[keys]]\nname = \"k\"\npem = \"-----BEGIN PRIVATE KEY-----\\n{SECRET}\"\n"),
         format!("upstream = \"ftp://u:{SECRET}@h\"\n"),
         format!("[[keys]]\nname = \"k\"\njwks_url = \"ftp://u:{SECRET}@h\"\n"),
+        // Behind brackets that are never closed it is read as another setting's value.
+        format!(
+            "[[route]]\nsubject = {{ jwt = {{ claims = [\"a\"GET /a/\"\nttl = \"1m 30s\"\nsubject = {{ jwt = {{ keys = \"b\"\n\
+             [[purge]]\non \"/a/**\"]\nsubject = \"c\nX=1\n\n[admin]\ntoken = \"{SECRET}\"\n"
+        ),
     ] {
         let base = if bad.contains("upstream") { "" } else { BASE };
         let shown = refused(&format!("{base}{bad}"), &[]);

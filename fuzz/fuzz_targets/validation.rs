@@ -1,0 +1,132 @@
+//! Entity tags, `If-None-Match`, `If-Modified-Since`, and freshening by a 304 (RFC 9110 §13, RFC 9111 §4.3).
+#![no_main]
+
+use bytes::Bytes;
+use http::header::{
+    AGE, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, DATE, ETAG, IF_MODIFIED_SINCE,
+    IF_NONE_MATCH, LAST_MODIFIED, TRANSFER_ENCODING,
+};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use libfuzzer_sys::fuzz_target;
+use weir::semantics::stored::{Lifetimes, StoredResponse};
+use weir::semantics::storing::{OriginMode, Terms};
+use weir::semantics::timestamp::Timestamp;
+use weir::semantics::validation::{Precondition, conditional_fields, evaluate, freshen, selects};
+use weir::semantics::vary::Selecting;
+use weir_fuzz::{fields, lines, numbers, sections};
+
+fuzz_target!(|data: &[u8]| {
+    let [head, response, request, not_modified] = sections(data);
+    let ([came, status, mode], _) = numbers(head);
+    let came = Timestamp(came);
+    let status = StatusCode::from_u16(u16::try_from(status).unwrap_or(200)).unwrap_or(StatusCode::OK);
+    let stored = StoredResponse::new(
+        status,
+        fields(response),
+        Bytes::from_static(b"content"),
+        came,
+        came,
+        Lifetimes::default(),
+        Selecting::default(),
+    );
+    let request = fields(request);
+    preconditions(&request, &stored);
+    asking(&stored);
+    freshening(&request, &stored, &fields(not_modified), mode);
+});
+
+fn preconditions(request: &HeaderMap, stored: &StoredResponse) {
+    let unmodified =
+        |request: &HeaderMap| evaluate(&Method::GET, request, stored) == Precondition::NotModified;
+    let decided = unmodified(request);
+    assert_eq!(evaluate(&Method::POST, request, stored), Precondition::Send);
+    assert_eq!(decided, evaluate(&Method::HEAD, request, stored) == Precondition::NotModified);
+    assert!(!decided || stored.status.is_success());
+    // Another member can only match more.
+    if request.contains_key(IF_NONE_MATCH) {
+        let mut longer = request.clone();
+        longer.append(IF_NONE_MATCH, HeaderValue::from_static("\"another\""));
+        assert!(!decided || unmodified(&longer));
+        // The date does not count beside it (RFC 9110 §13.1.3).
+        let mut dated = request.clone();
+        dated.insert(IF_MODIFIED_SINCE, HeaderValue::from_static("Fri, 31 Dec 9999 23:59:59 GMT"));
+        assert_eq!(decided, unmodified(&dated));
+        longer.append(IF_NONE_MATCH, HeaderValue::from_static("*"));
+        assert_eq!(unmodified(&longer), stored.status.is_success());
+    }
+    let Some(tag) = stored.headers.get(ETAG).filter(|_| stored.headers.get_all(ETAG).iter().count() == 1)
+    else {
+        return;
+    };
+    if is_entity_tag(tag.as_bytes()) {
+        for echoed in [tag.as_bytes().to_vec(), other_strength(tag.as_bytes())] {
+            let mut echo = lines(&IF_NONE_MATCH, &echoed);
+            assert_eq!(unmodified(&echo), stored.status.is_success(), "{tag:?}");
+            echo.insert(
+                IF_NONE_MATCH,
+                HeaderValue::from_bytes(&[b"\"a,b\" , ", &echoed[..]].concat()).expect("a value"),
+            );
+            assert_eq!(unmodified(&echo), stored.status.is_success(), "{tag:?}");
+        }
+    }
+}
+
+/// RFC 9110 §8.8.3.
+fn is_entity_tag(tag: &[u8]) -> bool {
+    let tag = tag.strip_prefix(b"W/").unwrap_or(tag);
+    matches!(tag, [b'"', inner @ .., b'"'] if inner.iter().all(|&b| b == 0x21 || b >= 0x23 && b != 0x7f))
+}
+
+fn other_strength(tag: &[u8]) -> Vec<u8> {
+    tag.strip_prefix(b"W/").map_or_else(|| [b"W/", tag].concat(), <[u8]>::to_vec)
+}
+
+fn asking(stored: &StoredResponse) {
+    let names = |purged| -> Vec<HeaderName> {
+        conditional_fields(stored, purged).into_iter().map(|(n, _)| n).collect()
+    };
+    assert!(!names(true).contains(&IF_MODIFIED_SINCE), "a purged entry is vouched for by its tag alone");
+    assert_eq!(stored.has_validator(), !names(false).is_empty());
+    for (name, value) in conditional_fields(stored, false) {
+        assert_eq!(
+            stored.headers.get(if name == IF_NONE_MATCH { ETAG } else { LAST_MODIFIED }),
+            Some(&value)
+        );
+    }
+}
+
+fn freshening(request: &HeaderMap, stored: &StoredResponse, not_modified: &HeaderMap, mode: u64) {
+    // Its own fields speak about it, where they can speak.
+    let plain = [ETAG, LAST_MODIFIED].into_iter().all(|name| stored.headers.get_all(name).iter().count() < 2);
+    let nameable = stored.headers.get(ETAG).is_none_or(|tag| !tag.is_empty());
+    let dated = stored.headers.get(LAST_MODIFIED).is_none_or(|date| Timestamp::from_field(date).is_some());
+    if plain && nameable && (stored.headers.contains_key(ETAG) || dated) {
+        assert!(selects(stored, &stored.headers));
+    }
+    let mut foreign = not_modified.clone();
+    foreign.insert(ETAG, HeaderValue::from_static("\"nobody's\""));
+    let ours = stored.headers.get(ETAG).is_some_and(|tag| tag.as_bytes().ends_with(b"\"nobody's\""));
+    assert!(ours || !selects(stored, &foreign));
+    let mut parts = http::Request::new(()).into_parts().0;
+    parts.headers = request.clone();
+    let terms = Terms {
+        origin: [OriginMode::Stricter, OriginMode::Honour, OriginMode::Ignore][usize::from(mode as u8) % 3],
+        ..Terms::default()
+    };
+    let now = stored.response_time;
+    let (fresh, verdict) = freshen(stored, &parts, not_modified, now, now, &terms);
+    assert_eq!((fresh.status, &fresh.body), (stored.status, &stored.body));
+    assert!(verdict.is_ok() || fresh.lifetimes == Lifetimes::default());
+    for name in [AGE, CONTENT_LENGTH, CONNECTION, TRANSFER_ENCODING] {
+        assert!(!fresh.headers.contains_key(&name), "{name}");
+    }
+    // What describes the content stays with it (RFC 9111 §3.2), but for what the 304's `Connection` takes.
+    for name in [ETAG, CONTENT_TYPE, CONTENT_ENCODING] {
+        assert!(fresh.headers.get_all(&name).iter().eq(stored.headers.get_all(&name)), "{name}");
+    }
+    assert!(fresh.headers.contains_key(DATE));
+    // The same 304 once more changes nothing.
+    let (again, _) = freshen(&fresh, &parts, not_modified, now, now, &terms);
+    assert_eq!(again.headers, fresh.headers);
+    assert_eq!((again.initial_age, again.lifetimes), (fresh.initial_age, fresh.lifetimes));
+}
