@@ -6,7 +6,7 @@ mod support;
 use std::fmt::Write as _;
 use std::io::{Read, Write as _};
 
-use support::{Answer, Ask, Origin, RawOrigin, Redis, Reply, Weir, WeirConfig, within};
+use support::{Answer, Ask, DEADLINE, Origin, RawOrigin, Redis, Reply, Weir, WeirConfig, eventually, within};
 use tokio::io::AsyncWriteExt as _;
 
 /// Makes an answer.
@@ -377,6 +377,22 @@ async fn what_grows_beyond_the_limit_by_its_coding_is_not_kept() {
     assert_eq!(gunzip_bytes(&answer.body), noise);
     assert_eq!(weir.get("/list").await.assert_not_hit().body, noise);
     assert_eq!(origin.count("/list"), 2);
+}
+
+#[tokio::test]
+async fn what_slow_clients_of_the_plain_form_have_yet_to_read_counts_as_buffered() {
+    const BODY: usize = 24 << 20;
+    let origin = Origin::start().await;
+    origin.always("GET /*", || Reply::text(vec![b'x'; BODY]).header("content-type", "text/plain"));
+    let text = "[cache]\nmax_fill = \"40MiB\"\nmax_body = \"32MiB\"\n[[route]]\nname = \"all\"\nmatch = \"GET /**\"\n\
+                ttl = \"5m\"\ncompress = \"gzip\"";
+    let weir = Weir::start(&origin, text).await;
+    let slow = weir.get("/slow").open().await.unwrap();
+    eventually("it is stored", DEADLINE, || async { weir.get("/slow").await.hit() }).await;
+    assert_eq!(weir.get("/other").await.body.len(), BODY);
+    assert_eq!(weir.get("/other").await.assert_not_hit().body.len(), BODY, "there is no room to keep it");
+    drop(slow);
+    eventually("room again", DEADLINE, || async { weir.get("/other").await.hit() }).await;
 }
 
 #[tokio::test]

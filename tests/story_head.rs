@@ -33,6 +33,17 @@ fn detail(answer: &Answer) -> String {
 }
 
 #[tokio::test]
+async fn a_head_that_may_not_be_stored_for_its_own_sake_says_nothing_about_others() {
+    let (origin, weir) = stored("", v1).await;
+    origin.always("HEAD /page", || Reply::text("content").header("etag", "\"v2\""));
+    let head = weir.client().head("/page").header("cache-control", "no-cache, no-store").await;
+    assert_eq!((head.header("etag"), &*detail(&head)), (Some("\"v2\""), "head"));
+    weir.get("/page").await.assert_hit();
+    assert_eq!(detail(&insisting(&weir).await), "head-stale", "for anybody's sake");
+    weir.get("/page").await.assert_not_hit();
+}
+
+#[tokio::test]
 async fn a_head_freshens_what_is_stored() {
     let (origin, weir) = stored("origin = \"honour\"", || v1().header("cache-control", "max-age=1")).await;
     origin.always("HEAD /page", || {

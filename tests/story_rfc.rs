@@ -528,6 +528,49 @@ async fn a_304_that_forbids_storing_ends_the_stored_response() {
     }
 }
 
+/// What one client is told is no matter of the others, whose variants and whose waiting for each other stay.
+#[tokio::test]
+async fn a_304_that_forbids_storing_is_about_its_variant_alone() {
+    for (says, ended) in [(("cache-control", "no-store"), true), (("set-cookie", "a=b"), false)] {
+        let origin = Origin::start().await;
+        origin.on("GET /page", move |request| match request.header("if-none-match") {
+            Some(_) => Reply::status(304).header("etag", "\"v1\"").header(says.0, says.1),
+            None => Reply::text("content").header("etag", "\"v1\"").header("vary", "x-a"),
+        });
+        let weir = weir_with(&origin, "").await;
+        let one = || weir.get("/page").header("x-a", "1");
+        one().await.assert_stored();
+        weir.get("/page").header("x-a", "2").await.assert_stored();
+        let asked = one().header("cache-control", "no-cache").await;
+        assert_eq!(asked.cache().fwd_status, Some(304), "{asked:?}");
+        assert_eq!(asked.header("set-cookie"), (says.0 == "set-cookie").then_some("a=b"));
+        weir.get("/page").header("x-a", "2").await.assert_hit();
+        assert_eq!(one().await.hit(), !ended, "{says:?}");
+    }
+}
+
+#[tokio::test]
+async fn who_wants_nothing_stored_does_not_part_those_who_wait_together() {
+    let origin = Origin::start().await;
+    origin.on("GET /page", |request| match request.header("if-none-match") {
+        Some(_) => Reply::status(304),
+        None => Reply::text("content").header("etag", "\"v1\""),
+    });
+    let text = "[[route]]\nname = \"page\"\nmatch = \"GET /page\"\nttl = \"1ms\"\nkeep = \"5m\"";
+    let weir = Weir::start(&origin, text).await;
+    weir.get("/page").await.assert_stored();
+    let asked = weir.get("/page").header("cache-control", "no-store").await;
+    assert_eq!(asked.cache().fwd_status, Some(304), "{asked:?}");
+    let hold = origin.hold_next("GET /page", 1);
+    let clients: Vec<_> = (0..4).map(|_| weir.get("/page").spawn()).collect();
+    hold.caught(1).await;
+    weir.coalesces(3).await;
+    hold.release();
+    for client in clients {
+        assert_eq!(client.await.unwrap().text(), "content");
+    }
+}
+
 /// RFC 9111 §4.3.4: the stored response takes the `Vary` of its 304, and no longer answers those it leaves out.
 #[tokio::test]
 async fn a_304_that_varies_by_more_leaves_nothing_that_varies_by_less() {

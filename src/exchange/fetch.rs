@@ -168,27 +168,28 @@ impl Fetch {
         // A 304 need not repeat the fields that carry tags: what could purge the response before still can.
         entry.inherit_tags(&validator.entry);
         let first_byte = sent.first_byte;
-        let storable = storable.map_err(|why| (why.as_str(), why.is_of_the_request())).and_then(|()| {
+        let storable = storable.map_err(|why| (why.as_str(), why.is_of_one_exchange())).and_then(|()| {
             let selects = self.wanted.selects_among_clients(&entry.response.selecting);
             selects.map_err(|why| (why, false))
         });
         match storable {
             Ok(()) => {
-                let taken = self.exchange.take_place(&self.wanted, &validator.entry, entry).await;
+                let taken = self.exchange.take_place(&self.wanted, &validator.entry, entry);
+                self.exchange.hit_for_miss.remove(&self.wanted.key);
                 self.lead.land(taken.landing());
                 let _ = client.send(Arrived::Validated { entry: taken.entry, stored: true, first_byte });
             }
-            Err((reason, of_the_request)) => {
-                self.not_shareable(reason, true);
+            Err((reason, of_one_exchange)) => {
+                self.not_shareable(reason, !of_one_exchange);
                 let entry = Arc::new(entry);
                 let validated = Arrived::Validated { entry: Arc::clone(&entry), stored: false, first_byte };
                 let answer = async { drop(client.send(validated)) };
-                if of_the_request {
+                if of_one_exchange {
                     return answer.await;
                 }
                 // The stored response "MUST" take these fields (RFC 9111 §4.3.4), and with them it is not stored: in
                 // memory not when the client is answered, in Redis as soon as that may be.
-                join(self.exchange.store.remove(&entry.key, &entry.route), answer).await;
+                join(self.exchange.end(&self.wanted, &validator.entry), answer).await;
             }
         }
     }

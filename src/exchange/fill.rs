@@ -35,6 +35,9 @@ const CUT_OFF: Failure = Failure {
     detail: "The upstream's response broke off.",
 };
 
+/// Not stored: all fills together take up what they may.
+const FILL_BUDGET: &str = "fill-budget";
+
 /// What is known of an entry-to-be before its content.
 pub(super) struct Plan {
     pub(super) status: StatusCode,
@@ -68,7 +71,7 @@ impl Coder {
         let words = wanted.route.compress.as_deref()?;
         let list = &wanted.terms.target_list;
         let coding = coding::admit(words, head.status, &head.headers, length, list).ok()?;
-        let room = Reserved::within(&fetch.exchange, coder::footprint(words, length))?;
+        let room = Reserved::for_encoder(&fetch.exchange, coder::footprint(words, length))?;
         // A part is cut from the plain form, and where that is not stored, the plain whole is the answer.
         let form = coding::form(&wanted.parts.headers, coding, wanted.asks_for_part());
         let encoder = (stored || form == Form::Coded).then(|| Encoder::new(words, length));
@@ -266,10 +269,13 @@ impl Fetch {
 
     /// Takes into the copy what came of so many bytes, or gives the copy up.
     fn keep(&mut self, copy: &mut Copy, length: usize, coded: &Bytes, outlet: &mut Outlet) {
-        if let Err((reason, buffered)) = copy.push(length, coded) {
+        // What is queued for the client are other bytes then, which it may be slow to take.
+        let apart = outlet.coder.is_some() && !outlet.coded_for_client();
+        if let Err((reason, buffered)) = copy.push(length, coded, apart) {
             outlet.client.keep(buffered);
             outlet.without_copy();
-            self.not_shareable(reason, true);
+            // That there is no room now says nothing about later.
+            self.not_shareable(reason, reason != FILL_BUDGET);
         }
     }
 
@@ -311,12 +317,15 @@ struct Filling {
     /// Bytes of the content before it was coded.
     plain: u64,
     /// Bytes of the chunks.
+    kept: u64,
+    /// Those, and what is queued apart from them.
     reserved: Reserved,
 }
 
 impl Copy {
     fn new(exchange: &Exchange, limit: u64) -> Copy {
-        let filling = Filling { chunks: Vec::new(), plain: 0, reserved: Reserved::none(exchange) };
+        let reserved = Reserved::of(&exchange.filling);
+        let filling = Filling { chunks: Vec::new(), plain: 0, kept: 0, reserved };
         Copy { filling: Some(filling), limit, budget: exchange.config.max_fill_bytes }
     }
 
@@ -325,16 +334,17 @@ impl Copy {
     }
 
     /// Takes a chunk that so many bytes of the content have given, or gives the copy up and says why; what it had
-    /// reserved comes back. Neither content nor copy may be larger than the limit.
-    fn push(&mut self, plain: usize, chunk: &Bytes) -> Result<(), (&'static str, Reserved)> {
+    /// reserved comes back. Neither content nor copy may be larger than the limit. `apart`: the content is queued beside it.
+    fn push(&mut self, plain: usize, chunk: &Bytes, apart: bool) -> Result<(), (&'static str, Reserved)> {
         let Some(mut filling) = self.filling.take() else { return Ok(()) };
         filling.plain += plain as u64;
-        let all = filling.reserved.add(chunk.len() as u64);
-        if filling.plain.max(filling.reserved.bytes) > self.limit {
+        filling.kept += chunk.len() as u64;
+        let all = filling.reserved.add(chunk.len() as u64 + if apart { plain as u64 } else { 0 });
+        if filling.plain.max(filling.kept) > self.limit {
             return Err(("too-large", filling.reserved));
         }
         if all > self.budget {
-            return Err(("fill-budget", filling.reserved));
+            return Err((FILL_BUDGET, filling.reserved));
         }
         if !chunk.is_empty() {
             filling.chunks.push(chunk.clone());
@@ -366,14 +376,15 @@ pub(super) struct Reserved {
 }
 
 impl Reserved {
-    fn none(exchange: &Exchange) -> Reserved {
-        Reserved { bytes: 0, all: Arc::clone(&exchange.filling) }
+    fn of(all: &Arc<AtomicU64>) -> Reserved {
+        Reserved { bytes: 0, all: Arc::clone(all) }
     }
 
-    /// So many, unless that is more than there is.
-    fn within(exchange: &Exchange, bytes: u64) -> Option<Reserved> {
-        let mut reserved = Reserved::none(exchange);
-        (reserved.add(bytes) <= exchange.config.max_fill_bytes).then_some(reserved)
+    /// So many for an encoder, unless that is more than there is. Encoders have a share of their own, a quarter more: a
+    /// slow client of what is not stored holds one for as long as it likes.
+    fn for_encoder(exchange: &Exchange, bytes: u64) -> Option<Reserved> {
+        let mut reserved = Reserved::of(&exchange.coding);
+        (reserved.add(bytes) <= exchange.config.max_fill_bytes / 4).then_some(reserved)
     }
 
     /// Adds to it, within the budget or not; returns what is reserved by all.

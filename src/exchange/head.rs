@@ -21,7 +21,7 @@ use super::wanted::Wanted;
 use super::{Exchange, forwarded, heard};
 use crate::body::Body;
 use crate::coherence::Stamp;
-use crate::semantics::head::{Told, compare, withdraws};
+use crate::semantics::head::{Told, compare};
 use crate::semantics::reuse::is_error;
 use crate::semantics::timestamp::Timestamp;
 use crate::semantics::validation::freshen;
@@ -95,7 +95,7 @@ impl Exchange {
         let asked_about = need.validator.as_ref().filter(|v| !v.purged).map(|v| &v.entry)?;
         let stored = self.still_there(wanted, asked_about).await?;
         let (entry, detail) = self.judge_by(wanted, &stored, head)?;
-        self.take_place(wanted, &stored, entry).await;
+        self.take_place(wanted, &stored, entry);
         Some(detail)
     }
 
@@ -118,17 +118,17 @@ impl Exchange {
 
     /// What takes the stored response's place; `None` = it stays as it is.
     fn judge_by(&self, wanted: &Wanted, stored: &Entry, head: &Head<'_>) -> Option<(Entry, &'static str)> {
-        match compare(&stored.response, head.fields, &wanted.terms) {
-            Told::Nothing => return None,
-            Told::Other => return Some(withdrawn(stored)),
-            Told::Same => {}
+        let told = compare(&stored.response, head.fields, &wanted.terms);
+        if told == Told::Nothing {
+            return None;
         }
         let (times, terms) = ((head.request_time, head.response_time), &wanted.terms);
         let (mut fresh, storable) =
             freshen(&stored.response, &wanted.parts, head.fields, times.0, times.1, terms);
         match storable {
-            Err(why) if !withdraws(why) => None,
-            Ok(()) if wanted.selects_among_clients(&fresh.selecting).is_ok() => {
+            // What this client is told says nothing about what others are.
+            Err(why) if why.is_of_one_exchange() => None,
+            Ok(()) if told == Told::Same && wanted.selects_among_clients(&fresh.selecting).is_ok() => {
                 wanted.spread(&mut fresh);
                 let mut entry = wanted.entry(self, head.stamp, fresh, head.fields);
                 // As with a 304: what could purge the response before still can.

@@ -103,6 +103,8 @@ pub struct Exchange {
     searches: search::Searches,
     /// Bytes buffered by all fills under way.
     filling: Arc<AtomicU64>,
+    /// Bytes that encoders under way take up.
+    coding: Arc<AtomicU64>,
     tasks: TaskTracker,
     tunnels: upgrade::Tunnels,
     /// Weir's own member of `Via`.
@@ -147,6 +149,7 @@ impl Exchange {
             hit_for_miss: quick_cache::sync::Cache::new(HIT_FOR_MISS_KEYS),
             searches: search::Searches::default(),
             filling: Arc::default(),
+            coding: Arc::default(),
             tasks: TaskTracker::new(),
             tunnels: upgrade::Tunnels::default(),
         })

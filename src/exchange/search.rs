@@ -16,17 +16,19 @@
 //!
 //! What it lacks: a memory beyond this process. Another learns from the first response that it gets or finds in Redis.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use http::{HeaderMap, request};
+use parking_lot::Mutex;
 
 use super::coalesce::Landing;
 use super::wanted::Wanted;
 use super::{Exchange, forwarded};
 use crate::policy::key::{CacheKey, KeyParts};
 use crate::policy::route::{Route, request_host};
-use crate::policy::search::conflict;
+use crate::policy::search::{Conflict, conflict};
 use crate::policy::subject::Subject;
 use crate::semantics::search::Variance;
 use crate::server::Peer;
@@ -49,6 +51,8 @@ pub(super) struct Searches {
     exact: quick_cache::sync::Cache<CacheKey, ()>,
     /// Anything at all.
     any: AtomicBool,
+    /// Routes of which a rule was found that is not followed.
+    told: Mutex<BTreeSet<Arc<str>>>,
 }
 
 impl Default for Searches {
@@ -57,6 +61,16 @@ impl Default for Searches {
             places: quick_cache::sync::Cache::new(PLACES),
             exact: quick_cache::sync::Cache::new(PLACES),
             any: AtomicBool::new(false),
+            told: Mutex::default(),
+        }
+    }
+}
+
+impl Searches {
+    /// Says once for each route why a rule is not followed there: clients choose how many paths it has.
+    fn tell(&self, route: &Arc<str>, why: &Conflict) {
+        if self.told.lock().insert(Arc::clone(route)) {
+            tracing::warn!(%route, "the backend's No-Vary-Search is not followed: {why}");
         }
     }
 }
@@ -114,7 +128,11 @@ impl Exchange {
 
     /// Stores a response under the key that its request was looked up by, if what it says about queries is what that key
     /// was made by; else under those that are right for it.
-    pub(super) fn take_in(&self, wanted: &Wanted, mut entry: Entry) -> TakenIn {
+    pub(super) fn take_in(&self, wanted: &Wanted, entry: Entry) -> TakenIn {
+        self.take_over(wanted, entry, None)
+    }
+
+    fn take_over(&self, wanted: &Wanted, mut entry: Entry, from: Option<&Entry>) -> TakenIn {
         let said = self.learn(wanted, &entry.response.headers);
         let same = match (&wanted.reduced, &said) {
             (None, None) => true,
@@ -122,7 +140,7 @@ impl Exchange {
             _ => false,
         };
         if same {
-            return TakenIn { entry: self.store.insert(entry), shared: true };
+            return TakenIn { entry: self.store.replace(entry, from), shared: true };
         }
         let exact = wanted.reduced.as_ref().map_or(wanted.key, |reduced| reduced.exact);
         let by_rule =
@@ -137,20 +155,22 @@ impl Exchange {
             self.store.insert(under(&entry, key));
         }
         entry.key = exact;
-        TakenIn { entry: self.store.insert(entry), shared: exact == wanted.key }
+        TakenIn { entry: self.store.replace(entry, from), shared: exact == wanted.key }
     }
 
     /// Stores a freshened response in the place of what it was. What is selected by more now, or lies elsewhere, must not
     /// answer as it was those it is not for any more.
-    pub(super) async fn take_place(&self, wanted: &Wanted, of: &Entry, entry: Entry) -> TakenIn {
-        if entry.storage_key() != of.storage_key() {
-            self.store.remove(&of.key, &of.route).await;
+    pub(super) fn take_place(&self, wanted: &Wanted, of: &Entry, entry: Entry) -> TakenIn {
+        self.take_over(wanted, entry, Some(of))
+    }
+
+    /// Ends a stored response, wherever it lies.
+    pub(super) async fn end(&self, wanted: &Wanted, entry: &Entry) {
+        self.store.remove(&entry.storage_key(), &entry.route).await;
+        if let Some(reduced) = &wanted.reduced {
+            // Where it lies, too, if it was the first to say its rule.
+            self.store.remove(&reduced.exact, &entry.route).await;
         }
-        let taken = self.take_in(wanted, entry);
-        if taken.entry.key != of.key {
-            self.store.remove(&of.key, &of.route).await;
-        }
-        taken
     }
 
     /// Notes what a response says; the rule comes back with its place if it is to be followed.
@@ -165,7 +185,7 @@ impl Exchange {
         let known = known.unwrap_or_else(|| {
             let against = conflict(&wanted.route, &rule);
             if let Some(why) = &against {
-                tracing::warn!(route = %wanted.route.name, "the backend\'s No-Vary-Search is not followed: {why}");
+                self.searches.tell(&wanted.route.name, why);
             }
             let known = Known { rule: Arc::new(rule), followed: against.is_none() };
             self.searches.places.insert(place, known.clone());

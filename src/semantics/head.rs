@@ -12,9 +12,9 @@ use http::HeaderMap;
 use http::header::{CONTENT_LENGTH, ETAG, LAST_MODIFIED};
 
 use super::stored::StoredResponse;
-use super::storing::{NotStored, OriginMode, Terms};
+use super::storing::{OriginMode, Terms};
 use super::timestamp::Timestamp;
-use super::{sole, validation};
+use super::{coding, sole, validation};
 
 /// What a head says about a stored response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +32,10 @@ pub fn compare(stored: &StoredResponse, head: &HeaderMap, terms: &Terms) -> Told
     if stored.status != http::StatusCode::OK {
         return Told::Other;
     }
+    if coding::is_coded(head) != coding::is_coded(&stored.headers) {
+        // Many servers code what they send, and a head has nothing to code: it tells of another representation.
+        return Told::Nothing;
+    }
     if !same_tag(stored, head) || !same_date(stored, head) || !same_length(stored, head) {
         return Told::Other;
     }
@@ -42,12 +46,6 @@ pub fn compare(stored: &StoredResponse, head: &HeaderMap, terms: &Terms) -> Told
         true => Told::Same,
         false => Told::Nothing,
     }
-}
-
-/// Whether a head that does not let itself be stored makes the stored response stale: not if it is this request that
-/// forbids it, or a cookie that came with this one answer.
-pub fn withdraws(why: NotStored) -> bool {
-    !matches!(why, NotStored::RequestNoStore | NotStored::Authorization | NotStored::SetCookie)
 }
 
 /// The received `ETag`, if any, is the stored one; weakly, as in a validation.
@@ -158,11 +156,12 @@ mod tests {
     }
 
     #[test]
-    fn what_concerns_one_request_withdraws_nothing() {
-        for why in NotStored::ALL {
-            let ours =
-                matches!(why, NotStored::RequestNoStore | NotStored::Authorization | NotStored::SetCookie);
-            assert_eq!(withdraws(why), !ours, "{why}");
-        }
+    fn a_head_of_another_coding_tells_nothing() {
+        let ours = stored(&[("etag", "\"a\""), ("content-encoding", "gzip")]);
+        let plain = fields(&[("etag", "\"b\""), ("content-length", "900")]);
+        assert_eq!(compare(&ours, &plain, &Terms::default()), Told::Nothing);
+        let coded = fields(&[("etag", "\"b\""), ("content-encoding", "gzip")]);
+        assert_eq!(compare(&ours, &coded, &Terms::default()), Told::Other);
+        assert_eq!(compare(&stored(&[("etag", "\"a\"")]), &coded, &Terms::default()), Told::Nothing);
     }
 }

@@ -19,7 +19,7 @@ pub const NO_VARY_SEARCH: HeaderName = HeaderName::from_static("no-vary-search")
 
 /// Most parameters that a field may name, and most bytes it may have: beyond them it is not there.
 const MOST_NAMES: usize = 64;
-const MOST_BYTES: usize = 4096;
+const MOST_BYTES: usize = 1024;
 
 /// What of a query matters. The default, that all of it does, is no `Variance`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

@@ -158,9 +158,13 @@ impl NotStored {
         NotStored::Expired,
     ];
 
-    /// Whether the reason is this one request, and says nothing about the response to another.
-    pub fn is_of_the_request(self) -> bool {
-        matches!(self, NotStored::Method | NotStored::RequestNoStore | NotStored::Authorization)
+    /// Whether the reason lies in this one exchange, its request or a cookie that came with its answer, and says nothing
+    /// about what is stored for others.
+    pub fn is_of_one_exchange(self) -> bool {
+        matches!(
+            self,
+            NotStored::Method | NotStored::RequestNoStore | NotStored::Authorization | NotStored::SetCookie
+        )
     }
 
     /// The reason as one token, for `Cache-Status`, logs and labels.

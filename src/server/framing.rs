@@ -8,6 +8,9 @@
 //! Content is counted and never touched. hyper alone decides what a request is: where this reading is at a loss, hyper
 //! refuses the request, and what follows is not looked at. It ends, too, when the connection becomes a tunnel.
 
+/// One more than a zero and the digits of the largest size: too many, as hyper says, too.
+const MOST_DIGITS: usize = 18;
+
 /// What hyper refuses wherever a head or a trailer section has it.
 const REFUSED: u8 = 0;
 
@@ -15,7 +18,8 @@ const REFUSED: u8 = 0;
 #[derive(Debug)]
 pub(super) struct Framing {
     at: At,
-    /// The beginning of a line of which the end has not come. hyper's limits on heads bound it.
+    /// The beginning of a line of which the end has not come. hyper's limits on heads and trailers bound it; what it takes
+    /// of a chunk size without end, zeros and spaces, is squeezed.
     begun: Vec<u8>,
     chunked: bool,
     length: u64,
@@ -80,6 +84,9 @@ impl Framing {
         }
         let Some(end) = end else {
             self.begun.extend_from_slice(bytes);
+            if line == Line::ChunkSize {
+                squeeze(&mut self.begun);
+            }
             return taken;
         };
         let mut begun = std::mem::take(&mut self.begun);
@@ -150,6 +157,21 @@ impl Framing {
     }
 }
 
+/// Takes from the beginning of a chunk size what means nothing: zeros in front, and all that comes behind the digits but the
+/// last byte, which may be the CR of its end. More digits than there may be stay too many.
+fn squeeze(begun: &mut Vec<u8>) {
+    let zeros = begun.iter().take_while(|b| **b == b'0').count();
+    begun.drain(..zeros.saturating_sub(1));
+    let digits = begun.iter().take_while(|b| b.is_ascii_hexdigit()).count();
+    if digits > MOST_DIGITS {
+        begun.drain(MOST_DIGITS..digits);
+    }
+    let digits = digits.min(MOST_DIGITS);
+    if begun.len() > digits + 2 {
+        begun.drain(digits + 1..begun.len() - 1);
+    }
+}
+
 /// `chunk-size` of a line (RFC 9112 §7.1), whatever its extensions.
 fn chunk_size(text: &[u8]) -> Option<u64> {
     let end = text.iter().position(|b| !b.is_ascii_hexdigit()).unwrap_or(text.len());
@@ -210,6 +232,37 @@ mod tests {
             for plain in ["", PLAIN[1], PLAIN[2]] {
                 for piece in 1..60 {
                     assert_eq!(seen(&format!("{plain}{text}"), piece), format!("{plain}{left}"), "{piece}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_line_without_end_takes_no_memory() {
+        let head = "POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n";
+        for (begin, rest) in [("", "0"), ("5", " "), ("5;", "x"), ("", "f"), ("0a", "\t \r")] {
+            let mut framing = Framing::new();
+            framing.look(&mut format!("{head}{begin}").into_bytes());
+            for _ in 0..1000 {
+                framing.look(&mut rest.repeat(1000).into_bytes());
+                assert!(framing.begun.len() <= MOST_DIGITS + 2, "{begin} {rest}: {}", framing.begun.len());
+            }
+        }
+    }
+
+    #[test]
+    fn squeezing_does_not_change_what_a_size_says() {
+        for (size, ends) in
+            [("0000005 ;a=b", true), ("000", true), ("5\r ", true), ("11112222333344445", false)]
+        {
+            let text = format!(
+                "POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n{size}\r\n#####\r\n0\r\n\r\nGET #"
+            );
+            for piece in 1..80 {
+                let looked = seen(&text, piece);
+                assert_eq!(looked, seen(&text, text.len()), "{size} in pieces of {piece}");
+                if ends && size != "000" {
+                    assert!(looked.ends_with("GET 0") && looked.contains("#####"), "{looked}");
                 }
             }
         }

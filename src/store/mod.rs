@@ -431,6 +431,11 @@ impl Store {
     /// A purge may come between the check here and the storing. That is no hole: the stamp goes with the entry, and
     /// every look-up in either tier, here and elsewhere, checks it again. The check here only saves the room.
     pub fn insert(&self, entry: Entry) -> Arc<Entry> {
+        self.replace(entry, None)
+    }
+
+    /// [`Store::insert`] of what takes another entry's place, which is gone with it, wherever it lay.
+    pub fn replace(&self, entry: Entry, from: Option<&Entry>) -> Arc<Entry> {
         let entry = Arc::new(entry);
         if !self.enabled() {
             return entry;
@@ -444,10 +449,18 @@ impl Store {
             return entry;
         }
         self.sets.fetch_add(1, Ordering::Relaxed);
-        let displaced = match &self.memory {
+        let mut displaced = match &self.memory {
             Some(memory) => memory.insert(&entry),
             None => Displaced::default(),
         };
+        // At its primary key lies the new one or an index of it.
+        let old = from.map(Entry::storage_key).filter(|old| ![entry.storage_key(), entry.key].contains(old));
+        if let Some(old) = old {
+            if let Some(memory) = &self.memory {
+                memory.remove(&old);
+            }
+            displaced.0.push(old);
+        }
         self.metrics.store(StoreTier::Memory, StoreOp::Set, StoreResult::Ok, Duration::ZERO);
         match &self.redis {
             // Before the log was joined, stamps are of this process' own epoch: nobody could use the entry.
@@ -460,11 +473,17 @@ impl Store {
         entry
     }
 
-    /// Removes one primary key and its variants from both tiers. Redis' is tried for a second at most.
+    /// Removes one primary key and its variants, or one variant, from both tiers: from memory at once, from Redis within a
+    /// second, if that may be.
     pub async fn remove(&self, key: &CacheKey, route: &str) {
-        let removed = self.memory.as_ref().map_or(0, |memory| memory.remove(key));
+        let from_memory = || self.memory.as_ref().map_or(0, |memory| memory.remove(key));
+        let removed = from_memory();
         match &self.redis {
-            Some(redis) => redis.tier.writes.remove(key, route, REMOVE).await,
+            Some(redis) => {
+                redis.tier.writes.remove(key, route, REMOVE).await;
+                // Somebody may have found it in Redis meanwhile.
+                from_memory();
+            }
             None => self.deleted(removed),
         }
     }

@@ -302,7 +302,7 @@ impl World {
         if let Err(why) = verdict {
             self.saw("304: no longer storable");
             // RFC 9111 §4.3.4: it "MUST" take the fields that forbid to store it.
-            if !why.is_of_the_request() {
+            if !why.is_of_one_exchange() {
                 self.weir.clear();
                 self.model.clear();
             }
