@@ -235,8 +235,9 @@ impl Decoder {
 
     /// The next bytes, at most [`STEP`]; none at the end.
     fn step(&mut self) -> io::Result<Bytes> {
-        // One more than there may be shows that there are more.
-        let most = STEP.min(usize::try_from(self.left).unwrap_or(STEP).saturating_add(1));
+        // The last step asks for one byte more than there may be: that shows whether there are more, and has what the
+        // coding says at its end (a checksum, a length) read and checked.
+        let most = usize::try_from(self.left).ok().filter(|left| *left <= STEP).map_or(STEP, |left| left + 1);
         let mut output = vec![0; most];
         let mut length = 0;
         while length < most {
@@ -406,6 +407,25 @@ mod tests {
             let cut = Bytes::copy_from_slice(&body[..body.len() / 2]);
             let cut = Decoded::new(how, cut, 0..length);
             assert!(collected(cut).await.is_err(), "{coding:?}: cut off");
+        }
+    }
+
+    /// The end of a content may fall on the end of a step: what follows it counts all the same.
+    #[tokio::test]
+    async fn a_content_of_whole_steps_is_checked_to_its_end() {
+        for coding in Coding::ALL {
+            for steps in [1, 2] {
+                let length = (STEP * steps) as u64;
+                let (how, plain, body) = coded(coding, &[(vec![7; STEP * steps], false)]);
+                let whole = Decoded::new(how, body.clone().into(), 0..length);
+                assert_eq!(collected(whole).await.unwrap(), plain, "{coding:?}");
+                let cut = body[..body.len() - 1].to_vec();
+                let cut = Decoded::new(how, cut.into(), 0..length);
+                assert!(collected(cut).await.is_err(), "{coding:?}: cut off");
+                let (_, _, longer) = coded(coding, &[(vec![7; STEP * steps + 1], false)]);
+                let longer = Decoded::new(how, longer.into(), 0..length);
+                assert!(collected(longer).await.is_err(), "{coding:?}: longer");
+            }
         }
     }
 

@@ -12,6 +12,7 @@ use redis::Value;
 use weir::coherence::{Epoch, Event, EventKind, Stamp};
 use weir::policy::key::CacheKey;
 use weir::policy::tags::Tag;
+use weir::semantics::coding::{Coded, Coding};
 use weir::semantics::stored::{Lifetimes, StoredResponse};
 use weir::semantics::timestamp::Timestamp;
 use weir::semantics::vary::Selecting;
@@ -45,7 +46,7 @@ fn forged(data: &[u8]) {
     if value.len() < 88 {
         return;
     }
-    value[..5].copy_from_slice(b"WEIR\x01");
+    value[..5].copy_from_slice(b"WEIR\x02");
     value[56..88].copy_from_slice(&KEY.0);
     let seed = u64::from_le_bytes(value[..8].try_into().expect("eight bytes"));
     let sum = xxh3_64_with_seed(&value[16..], seed);
@@ -54,6 +55,7 @@ fn forged(data: &[u8]) {
     match decode(Bytes::from(value), &KEY, &route(), MOST) {
         Ok(Slot::Entry(entry)) => {
             assert!(!head.index && entry.response.body.len() as u64 <= MOST);
+            assert!(entry.response.content_length() <= MOST, "who decodes it takes its length for a bound");
             assert_eq!((entry.stamp, &*entry.tags), (head.stamp, &head.tags[..]));
             round_trip(&entry);
         }
@@ -70,13 +72,14 @@ fn forged(data: &[u8]) {
 /// An entry like those that Weir makes.
 fn written(data: &[u8]) {
     let [head, headers, selecting, tags, body] = sections(data);
-    let ([sent, came, fresh, keep, status, repeat, change], _) = numbers(head);
+    let ([sent, came, fresh, keep, status, repeat, change, coding, length], _) = numbers(head);
     let selecting: Vec<_> = fields(selecting).into_iter().filter_map(|(n, v)| Some((n?, v))).collect();
     let selecting = selecting.into_iter().map(|(n, v)| (n, Some(v).filter(|v| !v.is_empty()))).collect();
     let response = StoredResponse {
         status: StatusCode::from_u16(u16::try_from(status).unwrap_or(200)).unwrap_or(StatusCode::OK),
         headers: fields(headers),
         body: body.repeat((repeat % 64) as usize + 1).into(),
+        coded: coded(coding, length),
         request_time: Timestamp(sent),
         response_time: Timestamp(came),
         initial_age: Duration::from_millis(came),
@@ -105,12 +108,18 @@ fn written(data: &[u8]) {
     changed[at] ^= 1 << (change % 8);
     assert!(decode(Bytes::from(changed), &KEY, &route(), MOST).is_err(), "bit {} of byte {at}", change % 8);
     assert!(decode(value.slice(..at), &KEY, &route(), MOST).is_err(), "cut at {at}");
-    let size = entry.response.body.len() as u64;
+    let size = entry.response.content_length().max(entry.response.body.len() as u64);
     assert!(size == 0 || decode(value, &KEY, &route(), size - 1).is_err(), "over the bound");
     let index = VaryIndex::of(&entry);
     let value = encode_index(&index).expect("small");
     let back = decode(Bytes::from(value), &KEY, &route(), MOST);
     assert!(matches!(back, Ok(Slot::Index(back)) if *back == index));
+}
+
+/// Of which content, as its fields have it, the body is a coding. Its length is bounded as the body's is.
+fn coded(coding: u64, length: u64) -> Option<Coded> {
+    let coding = *Coding::ALL.get((coding % 4) as usize)?;
+    Some(Coded { coding, length: length % (MOST + 1) })
 }
 
 fn round_trip(entry: &Entry) -> Option<Bytes> {
@@ -123,7 +132,7 @@ fn round_trip(entry: &Entry) -> Option<Bytes> {
     let (ours, theirs) = (&entry.response, &back.response);
     assert_eq!((ours.status, &ours.headers, &ours.body), (theirs.status, &theirs.headers, &theirs.body));
     assert_eq!((ours.request_time, ours.response_time), (theirs.request_time, theirs.response_time));
-    assert_eq!(ours.selecting, theirs.selecting);
+    assert_eq!((&ours.selecting, ours.coded), (&theirs.selecting, theirs.coded));
     let most = Duration::from_secs(u32::MAX.into());
     assert_eq!(ours.initial_age.min(most), theirs.initial_age.min(most));
     assert_eq!(ours.lifetimes.fresh.min(most), theirs.lifetimes.fresh.min(most));

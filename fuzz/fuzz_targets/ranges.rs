@@ -3,8 +3,9 @@
 
 use bytes::Bytes;
 use http::header::{IF_RANGE, RANGE};
-use http::{HeaderValue, Method, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use libfuzzer_sys::fuzz_target;
+use weir::semantics::coding::{Coded, Coding};
 use weir::semantics::ranges::{MOST_RANGES, Slice, slice};
 use weir::semantics::stored::{Lifetimes, StoredResponse};
 use weir::semantics::timestamp::Timestamp;
@@ -27,6 +28,7 @@ fuzz_target!(|data: &[u8]| {
     request.extend(lines(&RANGE, range));
     let sliced = slice(&Method::GET, &request, &stored);
     check(&sliced, &stored.body);
+    coded(&request, &sliced, &stored);
     assert_eq!(slice(&Method::GET, &request, &stored), sliced, "the same question, another answer");
     assert_eq!(slice(&Method::HEAD, &request, &stored), Slice::Whole);
     let mut weak = request.clone();
@@ -44,10 +46,31 @@ fuzz_target!(|data: &[u8]| {
     assert_eq!(slice(&Method::GET, &free, &other), Slice::Whole);
 });
 
+/// What is kept coded is cut as it would be uncoded: one part, counted in the uncoded content, and by no date, which
+/// both forms share.
+fn coded(request: &HeaderMap, plain: &Slice, stored: &StoredResponse) {
+    let dated = request.get(IF_RANGE).is_some_and(|given| !given.as_bytes().contains(&b'"'));
+    let expected = match plain {
+        _ if dated => Slice::Whole,
+        Slice::Single { content_range, .. } => {
+            let (first, last) = place(content_range, &stored.body);
+            Slice::Coded { range: first as u64..last as u64 + 1, content_range: content_range.clone() }
+        }
+        Slice::Multiple { .. } => Slice::Whole,
+        other => other.clone(),
+    };
+    // Its own bytes are others, and fewer or more.
+    let bytes = stored.body.slice(..stored.body.len() / 2);
+    let coded = Coded { coding: Coding::Gzip, length: stored.body.len() as u64 };
+    let stored = StoredResponse { body: bytes, coded: Some(coded), ..stored.clone() };
+    assert_eq!(slice(&Method::GET, request, &stored), expected);
+}
+
 fn check(slice: &Slice, whole: &Bytes) {
     match slice {
         Slice::Whole => {}
         Slice::Single { body, content_range } => part(body, content_range, whole),
+        Slice::Coded { .. } => panic!("of a content that is kept as it is"),
         Slice::Multiple { body, content_type } => multipart(body, content_type, whole),
         Slice::Unsatisfiable { content_range } => {
             assert_eq!(*content_range, format!("bytes */{}", whole.len()));

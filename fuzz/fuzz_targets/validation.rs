@@ -8,6 +8,8 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use libfuzzer_sys::fuzz_target;
+use weir::semantics::coding::{Coded, Coding};
+use weir::semantics::head::{Told, compare};
 use weir::semantics::stored::{Lifetimes, StoredResponse};
 use weir::semantics::storing::{OriginMode, Terms};
 use weir::semantics::timestamp::Timestamp;
@@ -32,8 +34,61 @@ fuzz_target!(|data: &[u8]| {
     let request = fields(request);
     preconditions(&request, &stored);
     asking(&stored);
-    freshening(&request, &stored, &fields(not_modified), mode);
+    let answer = fields(not_modified);
+    told(&stored, &answer, mode);
+    freshening(&request, &stored, &answer, mode);
 });
+
+/// What a 200 to HEAD tells of a stored 200 to GET (RFC 9111 §4.3.5).
+fn told(stored: &StoredResponse, head: &HeaderMap, mode: u64) {
+    let terms = Terms { origin: origin(mode), ..Terms::default() };
+    let told = compare(stored, head, &terms);
+    if stored.status != StatusCode::OK {
+        assert_eq!(told, Told::Other);
+    }
+    // The letter takes what the default mode leaves open, and nothing more.
+    let letter = compare(stored, head, &Terms { origin: OriginMode::Honour, ..Terms::default() });
+    assert!(letter == told || (told, letter) == (Told::Nothing, Told::Same));
+    // What is said to be the same stays so when less is said only to the letter, and never becomes another.
+    if told == Told::Same {
+        for name in [ETAG, LAST_MODIFIED, CONTENT_LENGTH] {
+            let mut less = head.clone();
+            less.remove(name);
+            assert_ne!(compare(stored, &less, &terms), Told::Other);
+        }
+    }
+    // A validator that is not the stored one is another's content, whatever else is said.
+    for (name, value) in [
+        (ETAG, "\"nobody's\""),
+        (LAST_MODIFIED, "Fri, 31 Dec 9999 23:59:58 GMT"),
+        (CONTENT_LENGTH, "8"),
+        (CONTENT_LENGTH, "-7"),
+    ] {
+        let mut other = head.clone();
+        other.insert(&name, HeaderValue::from_static(value));
+        let ours = stored.headers.get(&name).is_some_and(|ours| {
+            let date = Timestamp::from_http_date(value);
+            ours.as_bytes().ends_with(value.as_bytes())
+                || date.is_some() && Timestamp::from_field(ours) == date
+        });
+        assert!(ours || compare(stored, &other, &terms) == Told::Other, "{name}: {value}");
+    }
+    // One line more never makes it the same.
+    for name in [ETAG, LAST_MODIFIED, CONTENT_LENGTH] {
+        let Some(value) = head.get(&name).cloned() else { continue };
+        let mut twice = head.clone();
+        twice.append(&name, value);
+        assert_eq!(compare(stored, &twice, &terms), Told::Other, "{name}");
+    }
+    // The length is the uncoded content's.
+    let coded = Some(Coded { coding: Coding::Br, length: stored.body.len() as u64 });
+    let coded = StoredResponse { body: Bytes::from_static(b"c"), coded, ..stored.clone() };
+    assert_eq!(compare(&coded, head, &terms), told);
+}
+
+fn origin(mode: u64) -> OriginMode {
+    [OriginMode::Stricter, OriginMode::Honour, OriginMode::Ignore][usize::from(mode as u8) % 3]
+}
 
 fn preconditions(request: &HeaderMap, stored: &StoredResponse) {
     let unmodified =
@@ -109,10 +164,7 @@ fn freshening(request: &HeaderMap, stored: &StoredResponse, not_modified: &Heade
     assert!(ours || !selects(stored, &foreign));
     let mut parts = http::Request::new(()).into_parts().0;
     parts.headers = request.clone();
-    let terms = Terms {
-        origin: [OriginMode::Stricter, OriginMode::Honour, OriginMode::Ignore][usize::from(mode as u8) % 3],
-        ..Terms::default()
-    };
+    let terms = Terms { origin: origin(mode), asks_uncoded: mode & 4 != 0, ..Terms::default() };
     let now = stored.response_time;
     let (fresh, verdict) = freshen(stored, &parts, not_modified, now, now, &terms);
     assert_eq!((fresh.status, &fresh.body), (stored.status, &stored.body));

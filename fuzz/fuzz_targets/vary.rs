@@ -1,11 +1,12 @@
 //! `Vary`, the selecting fields, and the normal forms of `Accept-Encoding` and its kin (RFC 9111 §4.1).
 #![no_main]
 
-use http::header::{ACCEPT, ACCEPT_CHARSET, ACCEPT_ENCODING, ACCEPT_LANGUAGE, VARY};
+use http::header::{ACCEPT, ACCEPT_CHARSET, ACCEPT_ENCODING, ACCEPT_LANGUAGE, CONTENT_ENCODING, VARY};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use libfuzzer_sys::fuzz_target;
 use weir::policy::key::CacheKey;
-use weir::semantics::fields::{accept_encoding, normalise_accept_encoding, strip_hop_by_hop};
+use weir::semantics::coding::is_coded;
+use weir::semantics::fields::{accept_encoding, accepts, normalise_accept_encoding, strip_hop_by_hop};
 use weir::semantics::vary::{MOST_FIELDS, Selecting, Vary};
 use weir_fuzz::{fields, lines, map_values, sections};
 
@@ -14,6 +15,7 @@ fuzz_target!(|data: &[u8]| {
     let response = lines(&VARY, varies);
     let (one, other) = (fields(one), fields(other));
     encodings(&one);
+    codings(Vary::of(&response, &[]), &other);
     let names = match Vary::of(&response, &[]) {
         Vary::Fields(names) => names,
         Vary::None => vec![ACCEPT_ENCODING, ACCEPT_LANGUAGE],
@@ -31,6 +33,31 @@ fuzz_target!(|data: &[u8]| {
     strip_hop_by_hop(&mut stripped);
     assert_eq!(stripped, again);
 });
+
+/// A content that came coded is told apart by `Accept-Encoding`; one that came uncoded because that was asked for is
+/// not; no other field comes or goes.
+fn codings(said: Vary, response: &HeaderMap) {
+    let coded = is_coded(response);
+    let others = |vary: &Vary| -> Vec<HeaderName> {
+        let Vary::Fields(names) = vary else { return Vec::new() };
+        names.iter().filter(|name| **name != ACCEPT_ENCODING).cloned().collect()
+    };
+    let names = |vary: &Vary| matches!(vary, Vary::Fields(names) if names.contains(&ACCEPT_ENCODING));
+    for asked_uncoded in [false, true] {
+        let vary = said.clone().by_coding(response, asked_uncoded);
+        assert_eq!(vary.clone().by_coding(response, asked_uncoded), vary);
+        assert_eq!((vary == Vary::Any, others(&vary)), (said == Vary::Any, others(&said)));
+        assert_eq!(names(&vary), said != Vary::Any && (coded || names(&said) && !asked_uncoded), "{vary:?}");
+        if let Vary::Fields(names) = &vary {
+            assert!(!names.is_empty() && names.windows(2).all(|pair| pair[0].as_str() < pair[1].as_str()));
+        }
+    }
+    let mut forced = response.clone();
+    forced.append(CONTENT_ENCODING, HeaderValue::from_static("br"));
+    assert!(is_coded(&forced));
+    forced.insert(CONTENT_ENCODING, HeaderValue::from_static("Identity"));
+    assert!(!is_coded(&forced));
+}
 
 fn listed(response: &HeaderMap, names: &[HeaderName]) {
     assert!(names.len() <= MOST_FIELDS && !names.is_empty());
@@ -99,8 +126,11 @@ fn encodings(request: &HeaderMap) {
             let granted = normal.to_str().expect("ASCII").split(", ").any(|one| one == coding);
             let named = said.windows(coding.len()).any(|w| w == coding.as_bytes()) || said.contains(&b'*');
             assert!(!granted || named, "{coding}");
+            assert_eq!(accepts(request, coding), granted, "{coding}");
         }
     }
+    let refuses = normal.as_ref().is_some_and(|normal| normal.as_bytes().ends_with(b"identity;q=0"));
+    assert_eq!(accepts(request, "identity"), !refuses);
     let mut refusing = request.clone();
     refusing.append(ACCEPT_ENCODING, HeaderValue::from_static("zstd;q=0, br;q=0.0, gzip;q=0.00"));
     let refused = accept_encoding(&refusing);
