@@ -226,7 +226,7 @@ impl Decoder {
     fn new(coded: Coded, body: Bytes) -> io::Result<Decoder> {
         let input = io::Cursor::new(body);
         let reader: Box<dyn Read + Send> = match coded.coding {
-            Coding::Gzip => Box::new(flate2::bufread::GzDecoder::new(input)),
+            Coding::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(input)),
             Coding::Br => Box::new(brotli::Decompressor::new(input, BROTLI_BUFFER)),
             Coding::Zstd => Box::new(zstd::stream::read::Decoder::with_buffer(input)?),
         };
@@ -247,8 +247,14 @@ impl Decoder {
             }
         }
         self.left = self.left.checked_sub(length as u64).ok_or_else(|| not_as_said("longer"))?;
-        if length < most && self.left > 0 {
-            return Err(not_as_said("shorter"));
+        if length < most {
+            if self.left > 0 {
+                return Err(not_as_said("shorter"));
+            }
+            // Only when asked once more after the end does brotli's reader tell of bytes that are left over.
+            if self.reader.read(&mut [0])? > 0 {
+                return Err(not_as_said("longer"));
+            }
         }
         output.truncate(length);
         Ok(output.into())
@@ -425,6 +431,20 @@ mod tests {
                 let (_, _, longer) = coded(coding, &[(vec![7; STEP * steps + 1], false)]);
                 let longer = Decoded::new(how, longer.into(), 0..length);
                 assert!(collected(longer).await.is_err(), "{coding:?}: longer");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn nothing_follows_what_is_coded() {
+        for coding in Coding::ALL {
+            let (how, plain, body) = coded(coding, &[(b"content".to_vec(), false)]);
+            let (_, _, another) = coded(coding, &[(b"another".to_vec(), false)]);
+            for rest in [&b"x"[..], b"more than a few bytes of no coding", &another] {
+                let more: Bytes = [&body, rest].concat().into();
+                assert!(decode(how, more.clone()).is_err(), "{coding:?} {rest:?}");
+                let whole = Decoded::new(how, more, 0..plain.len() as u64);
+                assert!(collected(whole).await.is_err(), "{coding:?} {rest:?}");
             }
         }
     }
