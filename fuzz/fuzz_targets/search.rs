@@ -30,9 +30,12 @@ fn again(headers: &HeaderMap, rule: &Variance) {
     let line: Vec<&[u8]> = headers.get_all(NO_VARY_SEARCH).iter().map(HeaderValue::as_bytes).collect();
     let dictionary = sfv::Parser::new(&line.join(&b", "[..])).parse::<sfv::Dictionary>().expect("a rule");
     let plain = sfv::FieldType::serialize(&dictionary).expect("not empty");
-    let plain = HeaderMap::from_iter([(NO_VARY_SEARCH, HeaderValue::try_from(plain).expect("ASCII"))]);
-    let same = Variance::of(&plain).expect("still a rule");
-    assert_eq!((&same, same.canonical()), (rule, rule.canonical()));
+    // Spaces after commas may make it too long to be believed.
+    if plain.len() <= line.iter().map(|line| line.len()).sum() {
+        let plain = HeaderMap::from_iter([(NO_VARY_SEARCH, HeaderValue::try_from(plain).expect("ASCII"))]);
+        let same = Variance::of(&plain).expect("still a rule");
+        assert_eq!((&same, same.canonical()), (rule, rule.canonical()));
+    }
     for unclear in ["key-order=1", "params=\"a\"", "except", "=", "params=(\"%ff\")", "params=(a)"] {
         let mut worse = headers.clone();
         worse.append(NO_VARY_SEARCH, HeaderValue::from_static(unclear));
