@@ -137,21 +137,21 @@ impl Exchange {
         assert!(is_fresh(earlier) || !is_fresh(later));
         assert!(stored.current_age(first) <= stored.current_age(second));
         assert!(!stored.is_gone(first) || stored.is_gone(second) && later == Reuse::Gone);
-        for now in [first, second] {
-            let decided = at(now);
+        for moment in [first, second] {
+            let decided = at(moment);
             if let Reuse::Fresh { age } = decided {
                 assert!(age < stored.lifetimes.fresh && !stored.lifetimes.always_validate);
             }
-            let stale = decide_stale(stored, &self.request, now, &self.terms);
+            let stale = decide_stale(stored, &self.request, moment, &self.terms);
             assert!(
                 !is_fresh(stale) && (!serves(stale) || !stored.lifetimes.stale_while_revalidate.is_zero())
             );
-            if on_error_stale(stored, &self.request, now, &self.terms) {
-                assert!(on_error(stored, &self.request, now, &self.terms));
+            if on_error_stale(stored, &self.request, moment, &self.terms) {
+                assert!(on_error(stored, &self.request, moment, &self.terms));
             }
             let mut asks = self.request.clone();
             asks.append(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-            assert!(!serves(decide(stored, &asks, now, &self.terms)));
+            assert!(!serves(decide(stored, &asks, moment, &self.terms)));
         }
     }
 }

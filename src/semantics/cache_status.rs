@@ -130,7 +130,7 @@ pub struct CacheStatus {
     pub ttl: Option<i64>,
     /// `key`: the cache key's digest in hex, where the operator asked for it.
     pub key: Option<String>,
-    /// `detail`: a short token or sentence naming the reason (`memory`, `redis`, `no-store`, …).
+    /// `detail`: a short token or sentence naming the tier or the reason (`memory`, `no-store`, …).
     pub detail: Option<&'static str>,
 }
 
