@@ -91,12 +91,8 @@ impl Exchange {
         };
         let key = reduced.as_ref().map_or(exact, |reduced| reduced.key);
         // What nobody in particular gets, everybody without credentials may get: then `private` is an obstacle.
-        let terms = Terms {
-            per_subject: route.terms.per_subject && !subject.anonymous,
-            // Tags are read from the content, and what is coded here must come uncoded.
-            asks_uncoded: route.compress.is_some() || self.policy.tags.route_needs_response(&route),
-            ..route.terms.clone()
-        };
+        let terms =
+            Terms { per_subject: route.terms.per_subject && !subject.anonymous, ..route.terms.clone() };
         Ok(Wanted {
             route,
             params,

@@ -21,6 +21,7 @@ use crate::policy::path::PathTemplate;
 use crate::policy::query::QueryRules;
 use crate::policy::route::{Coalesce, IgnoredCredential, Matcher, Route};
 use crate::policy::subject::SubjectSpec;
+use crate::policy::tags::TagTemplate;
 use crate::semantics::storing::{CDN_CACHE_CONTROL, OriginMode, Terms};
 
 /// The name under which unlisted traffic is cached with `[defaults] cache = "rfc"`.
@@ -159,7 +160,9 @@ impl Builder<'_, '_> {
         if cache {
             self.check_methods(&matcher, typed.pattern.as_ref());
         }
-        let terms = Terms { public, ..base.terms.clone() };
+        // Tags are read from the content, and what is coded here must come uncoded.
+        let asks_uncoded = base.compress.is_some() || tags.iter().any(TagTemplate::needs_response_body);
+        let terms = Terms { public, asks_uncoded, ..base.terms.clone() };
         let route =
             Route { name: name.into(), matcher, cache, terms, public, any_host, body_key, tags, ..base };
         RoutePart { route: Some(route), ..part }
@@ -202,7 +205,7 @@ impl Builder<'_, '_> {
                 conditions: Vec::new(),
             },
             cache: true,
-            terms: Terms { per_subject, ..terms },
+            terms: Terms { per_subject, asks_uncoded: compress.is_some(), ..terms },
             jitter,
             subject,
             public: false,
@@ -316,7 +319,6 @@ impl Builder<'_, '_> {
             target_list: from.target_list.map_or_else(default_target_list, |given| self.target_list(given)),
             per_subject: false,
             public: false,
-            // Each request's route says so.
             asks_uncoded: false,
         };
         let jitter = from.jitter.map_or(0.0, |j| *j.get_ref());
