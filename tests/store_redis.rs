@@ -472,7 +472,11 @@ async fn a_late_fill_is_served_by_neither_tier_nor_instance() {
     applied(&a, &b).await;
     for store in [&a, &b] {
         assert!(found(store, 1).await.is_none());
-        assert!(store.lookup_memory(&key(1), &HeaderMap::new(), Clock::system().elapsed()).is_none());
+        assert!(
+            store
+                .lookup_memory(&key(1), &HeaderMap::new(), Clock::system().elapsed(), Clock::system().now())
+                .is_none()
+        );
     }
     // And once it has heard, it is not stored at all.
     let sets = a.stats().sets;
@@ -635,7 +639,10 @@ async fn an_owed_purge_reaches_the_other_instance_later() {
     assert!(a.publish(purge(&a, "session:a"), None).await.is_owed());
     let unstorable = a.insert(entry(&a, 2, "unstorable"));
     assert_eq!(&*unstorable.response.body, b"unstorable");
-    assert!(a.lookup_memory(&key(2), &HeaderMap::new(), Clock::system().elapsed()).is_none());
+    assert!(
+        a.lookup_memory(&key(2), &HeaderMap::new(), Clock::system().elapsed(), Clock::system().now())
+            .is_none()
+    );
     server.signal("CONT");
     eventually("B hears of it", async || b.coherence().sample().seq >= 1).await;
     assert!(found(&b, 1).await.is_none());

@@ -102,7 +102,7 @@ impl Exchange {
     /// What the look-up had found, if it is there still, and live.
     async fn still_there(&self, wanted: &Wanted, asked_about: &Arc<Entry>) -> Option<Arc<Entry>> {
         let headers = &wanted.parts.headers;
-        let found = match self.store.lookup_memory(&wanted.key, headers, wanted.arrived) {
+        let found = match self.look_near(wanted) {
             Some(found) => found,
             None => self.store.lookup(&wanted.key, &wanted.route.name, headers, wanted.arrived).await,
         };

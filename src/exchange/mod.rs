@@ -1,7 +1,8 @@
 //! One request, one way: pass, read (hit, fetch, follow) or mutate.
 //!
 //! ```text
-//! handle ─► choose ─┬─► pass     no route, uncacheable, upgrade: streamed both ways, untouched
+//! handle ─► choose ─┬─► ask memory ─► deliver: a fresh hit is answered at once, without a future
+//!                   ├─► pass     no route, uncacheable, upgrade: streamed both ways, untouched
 //!                   ├─► read     identify ─► look up ─► reuse ─┬─► deliver
 //!                   │                                          └─► join a flight ─► fetch ─► deliver
 //!                   └─► mutate   intend ─► forward ─► purge ─► deliver
@@ -18,6 +19,7 @@ mod fetch;
 mod fill;
 pub mod forwarded;
 mod head;
+mod identity;
 mod mutate;
 mod pass;
 mod problem;
@@ -28,6 +30,7 @@ mod shared;
 pub mod upgrade;
 mod wanted;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -45,16 +48,19 @@ use crate::policy::key::CacheKey;
 use crate::policy::route::{Route, request_host};
 use crate::policy::subject::KeySets;
 use crate::policy::{Policy, Unlisted};
-use crate::semantics::cache_status::Forward;
+use crate::semantics::cache_status::{Forward, Outcome};
 use crate::semantics::fields::{is_override, strip_nominated};
-use crate::server::{Handler, Peer};
-use crate::store::Store;
+use crate::semantics::reuse::{self, Reuse};
+use crate::semantics::timestamp::Timestamp;
+use crate::server::{Answering, Handler, Peer};
+use crate::store::{Lookup, Store};
 use crate::telemetry::{AccessLog, AccessRecord};
 use crate::time::Clock;
 use crate::upstream::Upstream;
 use crate::upstream::jwks::Refresher;
 use answer::Answer;
 use coalesce::Board;
+use identity::{Head, Identity};
 
 /// What an exchange is made of.
 #[derive(Debug)]
@@ -163,40 +169,53 @@ impl Exchange {
         tasks.is_ok() && cut == 0
     }
 
-    async fn choose(self: &Arc<Self>, mut inbound: Inbound) -> Answer {
-        let overridden = inbound.parts.headers.keys().any(is_override);
+    /// The way of a request, by its head.
+    fn choose(&self, parts: &request::Parts, host: &str, overridden: bool) -> Way {
         // Who asks for another protocol may not get it: an unsafe method is then carried out like any other.
-        if upgrade::is_upgrade(&inbound.parts) && is_safe(&inbound.parts.method) && !overridden {
-            return self.pass(inbound, None, Forward::Bypass, "upgrade").await;
+        if upgrade::is_upgrade(parts) && is_safe(&parts.method) && !overridden {
+            return Way::Pass(None, "upgrade");
         }
-        let found = self.policy.routes.find(&inbound.parts, &inbound.host);
-        if overridden && found.as_ref().is_some_and(|f| f.route.cache) {
-            // What a cached route's requests mean is said by their method and path alone, wherever they go from here.
-            strip_overrides(&mut inbound.parts.headers);
-        } else if overridden {
+        let method = &parts.method;
+        match self.policy.routes.find(parts, host) {
             // The backend may read another method in it.
-            return self.mutate(inbound).await;
-        }
-        let method = &inbound.parts.method;
-        match found {
-            Some(found) if found.route.cache && is_readable(method, &found.route) => {
-                self.read(inbound, found).await
-            }
-            Some(found) if is_safe(method) => {
-                self.pass(inbound, Some(found.route), Forward::Bypass, "route-not-cached").await
-            }
+            found if overridden && !found.is_some_and(|route| route.cache) => Way::Mutate,
+            Some(route) if route.cache && is_readable(method, route) => Way::Read(Arc::clone(route)),
+            Some(route) if is_safe(method) => Way::Pass(Some(Arc::clone(route)), "route-not-cached"),
             None if self.policy.unlisted == Unlisted::Rfc
                 && matches!(*method, Method::GET | Method::HEAD) =>
             {
-                let found = crate::policy::route::RouteMatch {
-                    route: Arc::clone(&self.policy.rfc_route),
-                    params: Default::default(),
-                };
-                self.read(inbound, found).await
+                Way::Read(Arc::clone(&self.policy.rfc_route))
             }
-            None if is_safe(method) => self.pass(inbound, None, Forward::Bypass, "no-route").await,
-            _ => self.mutate(inbound).await,
+            None if is_safe(method) => Way::Pass(None, "no-route"),
+            _ => Way::Mutate,
         }
+    }
+
+    /// Goes it to its end.
+    async fn go(self: &Arc<Self>, inbound: Inbound, way: Way, known: Known) -> Answer {
+        match way {
+            Way::Read(route) => self.read(inbound, route, known).await,
+            Way::Pass(route, why) => self.pass(inbound, route, Forward::Bypass, why).await,
+            Way::Mutate => self.mutate(inbound).await,
+        }
+    }
+
+    /// What memory alone can say to a read.
+    fn ask_memory(&self, head: &Head<'_>, route: &Arc<Route>) -> Result<Answer, Known> {
+        let keyed = match self.admissible(head, route) {
+            Ok(admitted) => self.keyed(head, route, admitted, None),
+            Err(why) => return Err(Known::Unwanted(why)),
+        };
+        let headers = &head.parts.headers;
+        let found = self.store.lookup_memory(&keyed.key, headers, head.arrived, head.now);
+        if let Some(Lookup::Found(entry, tier)) = &found
+            && let Reuse::Fresh { age } = reuse::decide(&entry.response, headers, head.now, &route.terms)
+        {
+            let mut answer = self.hit(&head.parts.method, headers, entry, age, Outcome::Hit, tier.as_str());
+            answer.status.key = self.config.show_key.then(|| keyed.key.hex());
+            return Ok(answer.on(Some(Arc::clone(route))));
+        }
+        Err(Known::Identity(Box::new(keyed.into_identity()), found))
     }
 
     /// `/livez` and `/readyz` for load balancers that can reach nothing but the traffic port.
@@ -244,11 +263,42 @@ impl Exchange {
                 elapsed,
                 upstream: answer.upstream,
                 bytes,
-                request_id: request.id,
+                request_id: &request.id,
             });
         }
         answer.into_response(&self.config)
     }
+
+    async fn answer_later(self: Arc<Self>, mut inbound: Inbound, way: Way, known: Known) -> Response<Body> {
+        let (id, made) = forwarded::request_id(&inbound.parts.headers);
+        if made {
+            forwarded::name_request(&mut inbound.parts.headers, &id);
+        }
+        let (started, peer) = (inbound.arrived, inbound.peer);
+        let (method, path) = (inbound.parts.method.clone(), inbound.parts.uri.path().to_owned());
+        let answer = self.go(inbound, way, known).await;
+        self.finish(answer, &Logged { started, peer, method: &method, path: &path, id: id.into() })
+    }
+}
+
+/// The way of a request.
+enum Way {
+    /// A read that the cache may answer, on this route.
+    Read(Arc<Route>),
+    /// Past the cache, because…
+    Pass(Option<Arc<Route>>, &'static str),
+    /// It may have changed something.
+    Mutate,
+}
+
+/// What is known of a read before anybody is waited for.
+enum Known {
+    /// Nothing yet.
+    Nothing,
+    /// The cache takes no part, because…
+    Unwanted(&'static str),
+    /// What it is about, and what memory said; `None` = Redis is to be asked too.
+    Identity(Box<Identity>, Option<Lookup>),
 }
 
 /// What is kept of a request for its access line.
@@ -257,27 +307,64 @@ struct Logged<'a> {
     peer: Peer,
     method: &'a Method,
     path: &'a str,
-    id: &'a str,
+    id: Cow<'a, str>,
+}
+
+impl Exchange {
+    fn logged<'a>(&self, head: &Head<'a>) -> Logged<'a> {
+        // A request that goes no further needs a name only for its line.
+        let id = self.access.enabled().then(|| forwarded::request_id(&head.parts.headers).0);
+        let parts = head.parts;
+        Logged {
+            started: head.arrived,
+            peer: head.peer,
+            method: &parts.method,
+            path: parts.uri.path(),
+            id: id.unwrap_or_default().into(),
+        }
+    }
+}
+
+impl Inbound {
+    fn head(&self, now: Timestamp) -> Head<'_> {
+        let Inbound { parts, peer, host, arrived, .. } = self;
+        Head { parts, peer: *peer, host, arrived: *arrived, now }
+    }
 }
 
 impl Handler for Arc<Exchange> {
-    async fn handle(&self, request: Request<Incoming>, peer: Peer, interim: Interim) -> Response<Body> {
-        let started = self.clock.elapsed();
+    fn handle(&self, request: Request<Incoming>, peer: Peer, interim: &Interim) -> Answering {
+        let arrived = self.clock.elapsed();
         let (mut parts, incoming) = request.into_parts();
         if let Some(response) = self.probe(&parts) {
-            return response;
+            return Answering::Now(response);
         }
         // Nobody on the way may look at what does not go all the way.
         strip_nominated(&mut parts.headers);
-        let (id, made) = forwarded::request_id(&parts.headers);
-        if made {
-            forwarded::name_request(&mut parts.headers, &id);
-        }
-        let (method, path) = (parts.method.clone(), parts.uri.path().to_owned());
         let host = request_host(&parts);
+        let overridden = parts.headers.keys().any(is_override);
+        let way = self.choose(&parts, &host, overridden);
+        let bodiless = matches!(parts.method, Method::GET | Method::HEAD) && incoming.is_end_stream();
+        let mut known = Known::Nothing;
+        if let Way::Read(route) = &way
+            && bodiless
+            && !overridden
+        {
+            let head = Head { parts: &parts, peer, host: &host, arrived, now: self.clock.now() };
+            known = match self.ask_memory(&head, route) {
+                Ok(answer) => return Answering::Now(self.finish(answer, &self.logged(&head))),
+                Err(known) => known,
+            };
+        }
+        // What a cached route's requests mean is said by their method and path alone, wherever they go from here.
+        let stripped = overridden && self.policy.routes.find(&parts, &host).is_some_and(|route| route.cache);
+        let host = host.into_owned();
+        if stripped {
+            strip_overrides(&mut parts.headers);
+        }
         let body = if incoming.is_end_stream() { Body::Empty } else { Body::stream(incoming) };
-        let answer = self.choose(Inbound { parts, body, peer, host, arrived: started, interim }).await;
-        self.finish(answer, &Logged { started, peer, method: &method, path: &path, id: &id })
+        let inbound = Inbound { parts, body, peer, host, arrived, interim: interim.clone() };
+        Answering::Later(Box::pin(Arc::clone(self).answer_later(inbound, way, known)))
     }
 }
 

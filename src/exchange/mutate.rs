@@ -19,6 +19,7 @@
 //! What it lacks: the paths that `Location` and `Content-Location` of an answer name that never came. They are no family
 //! that could be named instead.
 
+use std::borrow::Cow;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -161,8 +162,9 @@ impl Exchange {
         let mutation = Mutation {
             policy,
             host,
-            path: path::normalise(parts.uri.path()).unwrap_or_else(|_| parts.uri.path().to_owned()),
-            query: QueryRules::default().normalise(parts.uri.query()),
+            path: path::normalise(parts.uri.path())
+                .map_or_else(|_| parts.uri.path().to_owned(), Cow::into_owned),
+            query: QueryRules::default().normalise(parts.uri.query()).into_owned(),
             captured,
             needs_response,
             parts: parts.clone(),

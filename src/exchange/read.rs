@@ -21,11 +21,11 @@ use super::deliver::{deliver, not_modified};
 use super::fetch::{Arrived, Fetch, PART_OF_MUCH, Validator, forbids_storing};
 use super::shared::Begun;
 use super::wanted::{Unwanted, Wanted};
-use super::{Exchange, Inbound};
+use super::{Exchange, Inbound, Known};
 use crate::body::Body;
 use crate::coherence::{Liveness, Void};
 use crate::policy::key::CacheKey;
-use crate::policy::route::{Coalesce, RouteMatch};
+use crate::policy::route::{Coalesce, Route};
 use crate::semantics::cache_status::{CacheStatus, Forward, Outcome, ttl_seconds};
 use crate::semantics::reuse::{self, Reuse, Validate};
 use crate::semantics::stored::{Lifetimes, StoredResponse};
@@ -101,28 +101,36 @@ enum Followed {
 
 impl Exchange {
     /// Answers a request on a cached route.
-    pub(crate) async fn read(self: &Arc<Self>, inbound: Inbound, found: RouteMatch) -> Answer {
-        let route = Arc::clone(&found.route);
-        match self.identify(inbound, found).await {
-            Ok(wanted) => {
-                let show = self.config.show_key.then(|| wanted.key.hex());
-                let mut answer = self.answer(Arc::new(wanted)).await;
-                answer.status.key = show;
-                answer.on(Some(route))
+    pub(super) async fn read(self: &Arc<Self>, inbound: Inbound, route: Arc<Route>, known: Known) -> Answer {
+        let (wanted, found) = match known {
+            Known::Identity(identity, found) => {
+                (Wanted::new(inbound, Arc::clone(&route), *identity, None), found)
             }
-            Err((inbound, Unwanted::Pass(why))) => {
-                self.pass(inbound, Some(route), Forward::Bypass, why).await
-            }
-            Err((inbound, Unwanted::Mutation)) => self.mutate(inbound).await.on(Some(route)),
-        }
+            Known::Unwanted(why) => return self.pass(inbound, Some(route), Forward::Bypass, why).await,
+            Known::Nothing => match self.identify(inbound, Arc::clone(&route)).await {
+                Ok(wanted) => {
+                    let found = self.look_near(&wanted);
+                    (wanted, found)
+                }
+                Err((inbound, Unwanted::Pass(why))) => {
+                    return self.pass(inbound, Some(route), Forward::Bypass, why).await;
+                }
+                Err((inbound, Unwanted::Mutation)) => return self.mutate(inbound).await.on(Some(route)),
+            },
+        };
+        let show = self.config.show_key.then(|| wanted.key.hex());
+        let mut answer = self.answer(Arc::new(wanted), found).await;
+        answer.status.key = show;
+        answer.on(Some(route))
     }
 
-    async fn answer(self: &Arc<Self>, wanted: Arc<Wanted>) -> Answer {
+    /// `near` is what memory has just said.
+    async fn answer(self: &Arc<Self>, wanted: Arc<Wanted>, mut near: Option<Lookup>) -> Answer {
         let mut waits = Waits::default();
         // What it has not found, it has looked for since then.
         let mut looked = wanted.arrived;
         loop {
-            let need = match self.look_up(&wanted).await {
+            let need = match self.look_up(&wanted, near).await {
                 Next::Done(answer) => return answer,
                 Next::Forward(need) => need,
             };
@@ -150,17 +158,24 @@ impl Exchange {
                 // Once: what landed may have left nothing to find.
                 Seat::LookAgain => {
                     looked = Duration::MAX;
+                    near = self.look_near(&wanted);
                     continue;
                 }
             }
             looked = self.clock.elapsed();
+            near = self.look_near(&wanted);
         }
     }
 
+    /// Asks memory; `None` = Redis is to be asked too.
+    pub(super) fn look_near(&self, wanted: &Wanted) -> Option<Lookup> {
+        self.store.lookup_memory(&wanted.key, &wanted.parts.headers, wanted.arrived, self.clock.now())
+    }
+
     /// Asks the store, and the stored response whether it may answer.
-    async fn look_up(self: &Arc<Self>, wanted: &Arc<Wanted>) -> Next {
+    async fn look_up(self: &Arc<Self>, wanted: &Arc<Wanted>, near: Option<Lookup>) -> Next {
         let headers = &wanted.parts.headers;
-        let found = match self.store.lookup_memory(&wanted.key, headers, wanted.arrived) {
+        let found = match near {
             Some(found) => found,
             None => self.store.lookup(&wanted.key, &wanted.route.name, headers, wanted.arrived).await,
         };
@@ -180,15 +195,15 @@ impl Exchange {
         let (headers, terms) = (&wanted.parts.headers, &wanted.terms);
         match reuse::decide(&entry.response, headers, self.clock.now(), terms) {
             Reuse::Fresh { age } => {
-                Next::Done(self.hit(wanted, &entry, age, Outcome::Hit, tier_detail(tier)))
+                Next::Done(self.hit_for(wanted, &entry, age, Outcome::Hit, tier.as_str()))
             }
             Reuse::WhileRevalidate { age } => {
-                let answer = self.hit(wanted, &entry, age, Outcome::Stale, "stale-while-revalidate");
+                let answer = self.hit_for(wanted, &entry, age, Outcome::Stale, "stale-while-revalidate");
                 self.refresh(wanted, Validator { entry, purged: false });
                 Next::Done(answer)
             }
             Reuse::ClientAcceptsStale { age } => {
-                Next::Done(self.hit(wanted, &entry, age, Outcome::Stale, "max-stale"))
+                Next::Done(self.hit_for(wanted, &entry, age, Outcome::Stale, "max-stale"))
             }
             Reuse::MustValidate(why) => {
                 let (forward, insists) = match why {
@@ -209,7 +224,7 @@ impl Exchange {
         let (headers, terms) = (&wanted.parts.headers, &wanted.terms);
         match reuse::decide_stale(&entry.response, headers, self.clock.now(), terms) {
             Reuse::WhileRevalidate { age } => {
-                let mut answer = self.hit(wanted, &entry, age, Outcome::Stale, "soft-purged");
+                let mut answer = self.hit_for(wanted, &entry, age, Outcome::Stale, "soft-purged");
                 // Nothing is left of its freshness.
                 answer.status.ttl = answer.status.ttl.map(|ttl| ttl.min(0));
                 self.refresh(wanted, Validator { entry, purged: true });
@@ -422,7 +437,7 @@ impl Exchange {
     pub(super) fn stand_in(&self, wanted: &Wanted, entry: &Arc<Entry>) -> Option<Answer> {
         self.may_stand_in(wanted, entry).then(|| {
             let age = entry.response.current_age(self.clock.now());
-            self.hit(wanted, entry, age, Outcome::Stale, "stale-if-error")
+            self.hit_for(wanted, entry, age, Outcome::Stale, "stale-if-error")
         })
     }
 
@@ -435,8 +450,7 @@ impl Exchange {
         }
     }
 
-    /// An answer from the store.
-    fn hit(
+    fn hit_for(
         &self,
         wanted: &Wanted,
         entry: &Entry,
@@ -444,7 +458,20 @@ impl Exchange {
         outcome: Outcome,
         detail: &'static str,
     ) -> Answer {
-        let response = deliver(&wanted.parts.method, &wanted.parts.headers, &entry.response, age, &self.via);
+        self.hit(&wanted.parts.method, &wanted.parts.headers, entry, age, outcome, detail)
+    }
+
+    /// An answer from the store.
+    pub(super) fn hit(
+        &self,
+        method: &Method,
+        headers: &HeaderMap,
+        entry: &Entry,
+        age: Duration,
+        outcome: Outcome,
+        detail: &'static str,
+    ) -> Answer {
+        let response = deliver(method, headers, &entry.response, age, &self.via);
         let status = CacheStatus {
             hit: true,
             ttl: Some(ttl_seconds(entry.response.lifetimes.fresh, age)),
@@ -545,12 +572,5 @@ fn void_detail(why: Void) -> &'static str {
         Void::Rules => "other-rules",
         Void::Floor => "flushed",
         Void::Purged => "purged",
-    }
-}
-
-fn tier_detail(tier: Tier) -> &'static str {
-    match tier {
-        Tier::Memory => "memory",
-        Tier::Redis => "redis",
     }
 }

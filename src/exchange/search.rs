@@ -20,10 +20,11 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use http::{HeaderMap, request};
+use http::HeaderMap;
 use parking_lot::Mutex;
 
 use super::coalesce::Landing;
+use super::identity::Head;
 use super::wanted::Wanted;
 use super::{Exchange, forwarded};
 use crate::policy::key::{CacheKey, KeyParts};
@@ -31,7 +32,6 @@ use crate::policy::route::{Route, request_host};
 use crate::policy::search::{Conflict, conflict};
 use crate::policy::subject::Subject;
 use crate::semantics::search::Variance;
-use crate::server::Peer;
 use crate::store::Entry;
 
 /// Paths whose rule is remembered, and queries that their path's rule does not hold for.
@@ -83,14 +83,6 @@ pub(super) struct Reduced {
     exact: CacheKey,
 }
 
-/// What says where a request's queries meet.
-pub(super) struct At<'a> {
-    pub(super) parts: &'a request::Parts,
-    pub(super) peer: Peer,
-    pub(super) route: &'a Route,
-    pub(super) path: &'a str,
-}
-
 /// A response taken into the store.
 pub(super) struct TakenIn {
     pub(super) entry: Arc<Entry>,
@@ -109,15 +101,17 @@ impl Exchange {
     /// The key by the rule of the request's place, if there is one and it holds for this query.
     pub(super) fn reduced(
         &self,
-        at: &At<'_>,
+        head: &Head<'_>,
+        route: &Route,
+        path: &str,
         query: &str,
         subject: &Subject,
         exact: CacheKey,
     ) -> Option<Reduced> {
-        if !at.route.no_vary_search || !self.searches.any.load(Ordering::Acquire) {
+        if !route.no_vary_search || !self.searches.any.load(Ordering::Acquire) {
             return None;
         }
-        let place = self.place(at);
+        let place = self.place(head, route, path);
         let known = self.searches.places.get(&place).filter(|known| known.followed)?;
         if self.searches.exact.get(&exact).is_some() {
             return None;
@@ -179,8 +173,15 @@ impl Exchange {
             return None;
         }
         let rule = Variance::of(response)?;
-        let at = At { parts: &wanted.parts, peer: wanted.peer, route: &wanted.route, path: &wanted.path };
-        let place = self.place(&at);
+        let host = request_host(&wanted.parts);
+        let head = Head {
+            parts: &wanted.parts,
+            peer: wanted.peer,
+            host: &host,
+            arrived: wanted.arrived,
+            now: self.clock.now(),
+        };
+        let place = self.place(&head, &wanted.route, &wanted.path);
         let known = self.searches.places.get(&place).filter(|known| *known.rule == rule);
         let known = known.unwrap_or_else(|| {
             let against = conflict(&wanted.route, &rule);
@@ -195,14 +196,14 @@ impl Exchange {
         known.followed.then_some((place, known.rule))
     }
 
-    fn place(&self, at: &At<'_>) -> CacheKey {
-        let host = request_host(at.parts);
-        let outside = forwarded::outside(&at.parts.headers, at.peer, &self.config.trust_forwarded, &host);
+    fn place(&self, head: &Head<'_>, route: &Route, path: &str) -> CacheKey {
+        let headers = &head.parts.headers;
+        let outside = forwarded::outside(headers, head.peer, &self.config.trust_forwarded, head.host);
         let parts = KeyParts {
             namespace: self.store.namespace(),
-            route: &at.route.name,
-            origin: (!at.route.any_host).then_some((outside.scheme, &*outside.host)),
-            path: at.path,
+            route: &route.name,
+            origin: (!route.any_host).then_some((outside.scheme, &*outside.host)),
+            path,
             query: "",
             subject: &Subject::anonymous(),
             body: None,

@@ -10,18 +10,19 @@ use http_body::Body as _;
 
 use super::buffer::{Buffered, read_up_to};
 use super::fetch::within;
-use super::search::{At, Reduced};
+use super::identity::Identity;
+use super::search::Reduced;
 use super::{Exchange, Inbound, forwarded, pass::origin_form};
 use crate::body::Body;
 use crate::coder;
 use crate::coherence::Stamp;
 use crate::interim::Interim;
 use crate::policy::json::parse_strict;
-use crate::policy::key::{CacheKey, KeyParts};
+use crate::policy::key::CacheKey;
 use crate::policy::lifetime::{seed, spread};
-use crate::policy::path::{self, PathParams, UnsafePath};
-use crate::policy::route::{Route, RouteMatch};
-use crate::policy::subject::{self, Bypass, Subject};
+use crate::policy::path::PathParams;
+use crate::policy::route::Route;
+use crate::policy::subject::{self, Subject};
 use crate::policy::tags::{Facts, Json, Tag};
 use crate::semantics::coding::{self, Form};
 use crate::semantics::fields;
@@ -64,36 +65,21 @@ pub(crate) enum Unwanted {
     Mutation,
 }
 
-impl Exchange {
-    /// Everything that decides whether and under which key the cache takes part. The request keeps its body when
-    /// the answer is no.
-    pub(crate) async fn identify(
-        &self,
-        mut inbound: Inbound,
-        found: RouteMatch,
-    ) -> Result<Wanted, (Inbound, Unwanted)> {
-        let RouteMatch { route, params } = found;
-        let (path, subject) = match self.admissible(&inbound, &route) {
-            Ok(pair) => pair,
-            Err(why) => return Err(self.not_admitted(inbound, &route, why).await),
-        };
-        let body = match self.keyed_body(&mut inbound, &route).await {
-            Ok(body) => body,
-            Err(why) => return Err((inbound, why)),
-        };
-        let query = route.query.normalise(inbound.parts.uri.query());
-        let exact = self.key(&inbound, &route, &path, &query, &subject, body.as_ref());
+impl Wanted {
+    /// The read that this identity is of.
+    pub(super) fn new(
+        inbound: Inbound,
+        route: Arc<Route>,
+        identity: Identity,
+        body: Option<Bytes>,
+    ) -> Wanted {
         let Inbound { parts, peer, arrived, interim, .. } = inbound;
-        let at = At { parts: &parts, peer, route: &route, path: &path };
-        let reduced = match body {
-            None => self.reduced(&at, &query, &subject, exact),
-            Some(_) => None,
-        };
-        let key = reduced.as_ref().map_or(exact, |reduced| reduced.key);
+        let Identity { path, query, subject, key, reduced } = identity;
         // What nobody in particular gets, everybody without credentials may get: then `private` is an obstacle.
         let terms =
             Terms { per_subject: route.terms.per_subject && !subject.anonymous, ..route.terms.clone() };
-        Ok(Wanted {
+        let params = route.matcher.path.matches(parts.uri.path()).unwrap_or_default();
+        Wanted {
             route,
             params,
             parts,
@@ -107,7 +93,28 @@ impl Exchange {
             body,
             arrived,
             interim,
-        })
+        }
+    }
+}
+
+impl Exchange {
+    /// What a request on a cached route wants. The request keeps its body when the answer is no.
+    pub(crate) async fn identify(
+        &self,
+        mut inbound: Inbound,
+        route: Arc<Route>,
+    ) -> Result<Wanted, (Inbound, Unwanted)> {
+        let now = self.clock.now();
+        let admitted = match self.admissible(&inbound.head(now), &route) {
+            Ok(admitted) => admitted.into_owned(),
+            Err(why) => return Err(self.not_admitted(inbound, &route, why).await),
+        };
+        let body = match self.keyed_body(&mut inbound, &route).await {
+            Ok(body) => body,
+            Err(why) => return Err((inbound, why)),
+        };
+        let identity = self.keyed(&inbound.head(now), &route, admitted, body.as_ref()).into_identity();
+        Ok(Wanted::new(inbound, route, identity, body))
     }
 
     /// The cache takes no part, whatever the body says; but a body may still say that something is to be purged.
@@ -126,29 +133,6 @@ impl Exchange {
                 (inbound, Unwanted::Pass(why))
             }
             Err(unwanted) => (inbound, unwanted),
-        }
-    }
-
-    /// What can be told from the head alone.
-    fn admissible(&self, inbound: &Inbound, route: &Route) -> Result<(String, Subject), &'static str> {
-        if !self.store.enabled() {
-            return Err("disabled");
-        }
-        let headers = &inbound.parts.headers;
-        if headers.contains_key(header::IF_MATCH) || headers.contains_key(header::IF_UNMODIFIED_SINCE) {
-            return Err("precondition");
-        }
-        let path = path::normalise(inbound.parts.uri.path()).map_err(UnsafePath::token)?;
-        let view = self.store.coherence().view();
-        let now = self.clock.now();
-        match subject::identify(route, headers, &self.keys.load(), &view.secret, now) {
-            Ok(subject) => Ok((path, subject)),
-            Err(why) => {
-                if why == Bypass::UnknownKey {
-                    self.refresher.poke();
-                }
-                Err(why.token())
-            }
         }
     }
 
@@ -190,30 +174,6 @@ impl Exchange {
                 Err(otherwise("request-not-a-read"))
             }
         }
-    }
-
-    fn key(
-        &self,
-        inbound: &Inbound,
-        route: &Route,
-        path: &str,
-        query: &str,
-        subject: &Subject,
-        body: Option<&Bytes>,
-    ) -> CacheKey {
-        let headers = &inbound.parts.headers;
-        let outside = forwarded::outside(headers, inbound.peer, &self.config.trust_forwarded, &inbound.host);
-        let content_type = headers.get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
-        let parts = KeyParts {
-            namespace: self.store.namespace(),
-            route: &route.name,
-            origin: (!route.any_host).then_some((outside.scheme, &*outside.host)),
-            path,
-            query,
-            subject,
-            body: body.map(|b| (inbound.parts.method.as_str(), content_type, &b[..])),
-        };
-        CacheKey::compute(&self.store.coherence().view().secret, &parts)
     }
 }
 

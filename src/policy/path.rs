@@ -89,25 +89,42 @@ impl PathTemplate {
         self.matches_by(path, |literal, segment| literal.to_lowercase() == segment.to_lowercase())
     }
 
+    /// [`PathTemplate::matches`] for who does not want what is captured.
+    pub(crate) fn covers(&self, path: &str) -> bool {
+        self.walk(path, |literal, segment| literal == segment, |_, _| {})
+    }
+
     fn matches_by(&self, path: &str, equal: impl Fn(&str, &str) -> bool) -> Option<PathParams> {
-        let mut rest = Some(path.strip_prefix('/')?);
         let mut params = Vec::new();
+        let capture = |name: &Arc<str>, value: &str| params.push((name.clone(), decode(value).into_owned()));
+        self.walk(path, equal, capture).then_some(PathParams(params))
+    }
+
+    fn walk(
+        &self,
+        path: &str,
+        equal: impl Fn(&str, &str) -> bool,
+        mut capture: impl FnMut(&Arc<str>, &str),
+    ) -> bool {
+        let mut rest = path.strip_prefix('/');
+        if rest.is_none() {
+            return false;
+        }
         for segment in &self.segments {
             if matches!(segment, Segment::Rest) {
-                return Some(PathParams(params));
+                return true;
             }
-            let (head, tail) = split_segment(rest?);
+            let Some(left) = rest else { return false };
+            let (head, tail) = split_segment(left);
             match segment {
                 Segment::Literal(text) if equal(text, &decode(head)) => {}
                 Segment::Any if !head.is_empty() => {}
-                Segment::Param(name) if !head.is_empty() => {
-                    params.push((name.clone(), decode(head).into_owned()));
-                }
-                _ => return None,
+                Segment::Param(name) if !head.is_empty() => capture(name, head),
+                _ => return false,
             }
             rest = tail;
         }
-        rest.is_none().then_some(PathParams(params))
+        rest.is_none()
     }
 }
 
@@ -175,6 +192,9 @@ pub(crate) fn split_segment(rest: &str) -> (&str, Option<&str>) {
 /// One segment decoded. Bytes that are not UTF-8 become U+FFFD: two such segments may then give the same parameter
 /// value, which can only purge too much.
 pub(crate) fn decode(segment: &str) -> Cow<'_, str> {
+    if !segment.as_bytes().contains(&b'%') {
+        return Cow::Borrowed(segment);
+    }
     percent_decode_str(segment).decode_utf8_lossy()
 }
 
@@ -267,12 +287,30 @@ impl UnsafePath {
 }
 
 /// The normal form of a path (RFC 3986 §6.2.2: upper-case hex, unreserved characters decoded), or why it has none.
-pub fn normalise(path: &str) -> Result<String, UnsafePath> {
-    let bytes = path.as_bytes();
-    if bytes.first() != Some(&b'/') {
+pub fn normalise(path: &str) -> Result<Cow<'_, str>, UnsafePath> {
+    if !path.starts_with('/') {
         return Err(UnsafePath::BadEncoding);
     }
-    let mut out = String::with_capacity(path.len());
+    let normal = match path.bytes().all(|byte| byte == b'/' || (byte != b';' && is_pchar(byte))) {
+        true => Cow::Borrowed(path),
+        false => Cow::Owned(rewritten(path.as_bytes())?),
+    };
+    // Escaped dots are plain by now (RFC 3986 §6.2.2.3 would resolve them; backends disagree whether to).
+    let mut empty = false;
+    let mut segments = normal[1..].split('/').peekable();
+    while let Some(segment) = segments.next() {
+        if segment == "." || segment == ".." {
+            return Err(UnsafePath::DotSegment);
+        }
+        // The last may be empty: a trailing slash.
+        empty |= segment.is_empty() && segments.peek().is_some();
+    }
+    if empty { Err(UnsafePath::EmptySegment) } else { Ok(normal) }
+}
+
+/// With every escape in its normal form.
+fn rewritten(bytes: &[u8]) -> Result<String, UnsafePath> {
+    let mut out = String::with_capacity(bytes.len());
     let mut i = 0;
     while i < bytes.len() {
         match bytes[i] {
@@ -294,13 +332,6 @@ pub fn normalise(path: &str) -> Result<String, UnsafePath> {
         }
         i += 1;
     }
-    // Escaped dots are plain by now (RFC 3986 §6.2.2.3 would resolve them; backends disagree whether to).
-    if out.split('/').any(|segment| segment == "." || segment == "..") {
-        return Err(UnsafePath::DotSegment);
-    }
-    if out.contains("//") {
-        return Err(UnsafePath::EmptySegment);
-    }
     Ok(out)
 }
 
@@ -315,7 +346,7 @@ pub(crate) fn readings(path: &str) -> Vec<String> {
             found.push(candidate);
         }
     };
-    let forms = [Some(path.to_owned()), normalise(path).ok(), resolve(path)];
+    let forms = [Some(path.to_owned()), normalise(path).ok().map(Cow::into_owned), resolve(path)];
     for form in forms.into_iter().flatten() {
         let toggled = match form.strip_suffix('/') {
             Some("") => None,
@@ -366,7 +397,8 @@ fn resolve(path: &str) -> Option<String> {
     if open_end || resolved.is_empty() {
         resolved.push('/');
     }
-    Some(normalise(&resolved).unwrap_or(resolved))
+    let normal = normalise(&resolved).ok().map(Cow::into_owned);
+    Some(normal.unwrap_or(resolved))
 }
 
 #[cfg(test)]

@@ -4,14 +4,15 @@
 //! templates' segments only narrows the candidates down, so that 500 routes cost about as much as a few; it never
 //! decides. What makes a body a read is in [`super::body`].
 
-use std::collections::HashMap;
+use std::borrow::Cow;
 use std::sync::Arc;
 
+use http::header::HOST;
 use http::request::Parts;
-use http::{HeaderName, Method};
+use http::{HeaderMap, HeaderName, Method};
 
 pub use super::body::BodyKey;
-use super::path::{self, PathParams, PathTemplate, Segment};
+use super::path::{self, PathTemplate, Segment};
 use super::query::{self, QueryRules};
 use super::subject::SubjectSpec;
 use super::tags::TagTemplate;
@@ -105,12 +106,11 @@ pub enum IgnoredCredential {
 }
 
 impl Matcher {
-    /// Whether this request is meant, and what the template captured. `host` as [`request_host`] gives it.
-    pub fn matches(&self, parts: &Parts, host: &str) -> Option<PathParams> {
-        if !self.matches_method(&parts.method) || !self.matches_circumstances(parts, host) {
-            return None;
-        }
-        self.path.matches(parts.uri.path())
+    /// Whether this request is meant. `host` as [`request_host`] gives it.
+    fn fits(&self, parts: &Parts, host: &str) -> bool {
+        self.matches_method(&parts.method)
+            && self.matches_circumstances(parts, host)
+            && self.path.covers(parts.uri.path())
     }
 
     /// RFC 9110 §9.3.2: HEAD is GET without content.
@@ -167,15 +167,6 @@ fn without_port(host: &str) -> &str {
     }
 }
 
-/// A request matched.
-#[derive(Debug, Clone)]
-pub struct RouteMatch {
-    /// The route.
-    pub route: Arc<Route>,
-    /// What its template captured.
-    pub params: PathParams,
-}
-
 /// Routes in documented order: as written in the file; the first that matches wins.
 #[derive(Debug, Default)]
 pub struct RouteTable {
@@ -186,8 +177,10 @@ pub struct RouteTable {
 /// One position in the templates' segments, and the routes (by position in the table) that end there.
 #[derive(Debug, Default)]
 struct Node {
-    literals: HashMap<Box<str>, Node>,
+    /// Sorted.
+    literals: Vec<(Box<str>, Node)>,
     any: Option<Box<Node>>,
+    /// In the table's order, as are `rest`.
     here: Vec<usize>,
     rest: Vec<usize>,
 }
@@ -197,7 +190,7 @@ impl Node {
         let mut node = self;
         for segment in &template.segments {
             node = match segment {
-                Segment::Literal(text) => node.literals.entry((**text).into()).or_default(),
+                Segment::Literal(text) => node.literal(text),
                 Segment::Param(_) | Segment::Any => node.any.get_or_insert_default(),
                 Segment::Rest => {
                     node.rest.push(route);
@@ -208,27 +201,37 @@ impl Node {
         node.here.push(route);
     }
 
-    /// Every route whose template might match. Bounded by the number of nodes, whatever the path is.
-    fn candidates(&self, path: &str) -> Vec<usize> {
-        let mut found = Vec::new();
-        let Some(rest) = path.strip_prefix('/') else { return found };
-        let mut open = vec![(self, Some(rest))];
-        while let Some((node, rest)) = open.pop() {
-            found.extend_from_slice(&node.rest);
-            let Some(rest) = rest else {
-                found.extend_from_slice(&node.here);
-                continue;
-            };
-            let (segment, tail) = path::split_segment(rest);
-            if let Some(next) = node.literals.get(&*path::decode(segment)) {
-                open.push((next, tail));
+    fn literal(&mut self, text: &str) -> &mut Node {
+        let at = match self.literals.binary_search_by(|(literal, _)| (**literal).cmp(text)) {
+            Ok(at) => at,
+            Err(at) => {
+                self.literals.insert(at, (text.into(), Node::default()));
+                at
             }
-            if let Some(next) = &node.any {
-                open.push((next, tail));
+        };
+        &mut self.literals[at].1
+    }
+
+    /// The first route before `limit` whose template might match what is left of a path (`None` = its end) and that
+    /// `fits`. Visits a node at most once, whatever the path is.
+    fn first(&self, rest: Option<&str>, mut limit: usize, fits: &impl Fn(usize) -> bool) -> usize {
+        let offer = |routes: &[usize], limit: usize| {
+            let found = routes.iter().take_while(|route| **route < limit).find(|route| fits(**route));
+            found.copied().unwrap_or(limit)
+        };
+        limit = offer(&self.rest, limit);
+        let Some(rest) = rest else { return offer(&self.here, limit) };
+        let (segment, tail) = path::split_segment(rest);
+        if !self.literals.is_empty() {
+            let text = path::decode(segment);
+            if let Ok(at) = self.literals.binary_search_by(|(literal, _)| (**literal).cmp(&*text)) {
+                limit = self.literals[at].1.first(tail, limit, fits);
             }
         }
-        found.sort_unstable();
-        found
+        match &self.any {
+            Some(next) => next.first(tail, limit, fits),
+            None => limit,
+        }
     }
 }
 
@@ -256,12 +259,10 @@ impl RouteTable {
         &self.routes
     }
     /// The first route that matches. `host` as [`request_host`] gives it.
-    pub fn find(&self, parts: &Parts, host: &str) -> Option<RouteMatch> {
-        self.index.candidates(parts.uri.path()).into_iter().find_map(|i| {
-            let route = self.routes.get(i)?;
-            let params = route.matcher.matches(parts, host)?;
-            Some(RouteMatch { route: route.clone(), params })
-        })
+    pub fn find(&self, parts: &Parts, host: &str) -> Option<&Arc<Route>> {
+        let rest = parts.uri.path().strip_prefix('/')?;
+        let fits = |at: usize| self.routes.get(at).is_some_and(|route| route.matcher.fits(parts, host));
+        self.routes.get(self.index.first(Some(rest), self.routes.len(), &fits))
     }
 }
 
@@ -270,21 +271,38 @@ impl RouteTable {
 /// Without a scheme in the request target, `:80` counts as the default and `:443` does not (the scheme is a separate
 /// part of keys). Several `Host` lines, which a server should have refused (RFC 9112 §3.2), give a name that no
 /// pattern matches.
-pub fn request_host(parts: &Parts) -> String {
+pub fn request_host(parts: &Parts) -> Cow<'_, str> {
     let host = match parts.uri.authority() {
-        Some(authority) => authority.as_str().rsplit('@').next().unwrap_or_default().to_ascii_lowercase(),
-        None => {
-            let lines = parts.headers.get_all(http::header::HOST);
-            let lines: Vec<_> = lines.iter().map(|l| String::from_utf8_lossy(l.as_bytes())).collect();
-            lines.join(",").trim().to_ascii_lowercase()
-        }
+        Some(authority) => Cow::Borrowed(authority.as_str().rsplit('@').next().unwrap_or_default()),
+        None => host_field(&parts.headers),
     };
     let default = if parts.uri.scheme_str() == Some("https") { "443" } else { "80" };
     let keep = match port_of(&host) {
         Some(port) if port == default => without_port(&host).len(),
         _ => host.strip_suffix(':').map_or(host.len(), str::len),
     };
-    host[..keep].to_owned()
+    let host = match host {
+        Cow::Borrowed(host) => Cow::Borrowed(&host[..keep]),
+        Cow::Owned(host) => Cow::Owned(host[..keep].to_owned()),
+    };
+    if host.bytes().any(|b| b.is_ascii_uppercase()) { host.to_ascii_lowercase().into() } else { host }
+}
+
+/// The value of `Host`; several lines, or what is no text, as nobody would write it.
+fn host_field(headers: &HeaderMap) -> Cow<'_, str> {
+    let mut lines = headers.get_all(HOST).iter();
+    match (lines.next(), lines.next()) {
+        (None, _) => Cow::Borrowed(""),
+        (Some(only), None) => match String::from_utf8_lossy(only.as_bytes()) {
+            Cow::Borrowed(text) => Cow::Borrowed(text.trim()),
+            Cow::Owned(text) => Cow::Owned(text.trim().to_owned()),
+        },
+        _ => {
+            let lines = headers.get_all(HOST).iter();
+            let lines: Vec<_> = lines.map(|line| String::from_utf8_lossy(line.as_bytes())).collect();
+            Cow::Owned(lines.join(",").trim().to_owned())
+        }
+    }
 }
 
 #[cfg(test)]

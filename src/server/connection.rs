@@ -1,31 +1,20 @@
 //! One client connection, from its first byte to its last: protocol, service, watchdog, orders to stop.
 
-use std::convert::Infallible;
-use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use futures_util::FutureExt;
-use http::header::{CONTENT_LENGTH, UPGRADE};
-use http::{Request, Response, StatusCode, Version};
-use http_body::Body as _;
-use http_body_util::BodyExt;
-use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
-use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::activity::{Activity, Answer};
-use super::check::{Refusal, ambiguous, problem, settle};
+use super::activity::Activity;
+use super::exchanges::{Exchanges, Serving};
 use super::wire::{Protocol, Wire};
 use super::{Handler, Hold, Peer, Phase, ServerLimits};
-use crate::body::Body;
-use crate::interim::{Interim, Line};
+use crate::interim::Line;
 
 /// hyper's smallest read buffer.
 const SMALLEST_BUFFER: usize = 8192;
@@ -65,11 +54,9 @@ pub(super) async fn serve<H: Handler>(
         },
         _ = phase.wait_for(|phase| *phase != Phase::Serving) => return,
     };
-    let service = service_fn(|request: Request<Incoming>| {
-        // Only here is it known whether all before it has been written.
-        let interim = if request.version() == Version::HTTP_11 { line.begin() } else { Interim::default() };
-        answer(handler.clone(), peer, hold.clone(), activity.clone(), interim, limits.header_timeout, request)
-    });
+    let patience = limits.header_timeout;
+    let exchanges = Exchanges { handler, peer, hold, activity: activity.clone(), line, patience };
+    let service = Serving(Arc::new(exchanges));
     let ended = match protocol {
         Protocol::Http1 => {
             let connection =
@@ -115,83 +102,6 @@ fn http2_builder(limits: &ServerLimits) -> http2::Builder<TokioExecutor> {
         .keep_alive_interval(PING_AFTER)
         .keep_alive_timeout(PING_PATIENCE);
     builder
-}
-
-/// The content of an HTTP/2 request whose length says that there is none is none, or makes the request malformed
-/// (RFC 9113 §8.1.1). Elsewhere the upstream sees a message break off; without content there is nothing to break.
-async fn has_content_after_all(request: &mut Request<Incoming>, patience: Duration) -> bool {
-    let says_none =
-        || request.headers().get(CONTENT_LENGTH).is_some_and(|n| n.as_bytes().iter().all(|b| *b == b'0'));
-    if request.version() != Version::HTTP_2 || request.body().is_end_stream() || !says_none() {
-        return false;
-    }
-    let read = async {
-        while let Some(frame) = request.body_mut().frame().await {
-            if !frame.is_ok_and(|frame| frame.data_ref().is_none_or(Bytes::is_empty)) {
-                return true;
-            }
-        }
-        false
-    };
-    timeout(patience, read).await.unwrap_or(true)
-}
-
-/// One exchange. A panic of the handler is a 500, not the end of the process.
-async fn answer<H: Handler>(
-    handler: Arc<H>,
-    peer: Peer,
-    hold: Hold,
-    activity: Arc<Activity>,
-    interim: Interim,
-    patience: Duration,
-    mut request: Request<Incoming>,
-) -> Result<Response<Answer>, Infallible> {
-    let exchange = activity.exchange();
-    let version = request.version();
-    let refusal = match ambiguous(&request) {
-        None if has_content_after_all(&mut request, patience).await => Some(Refusal::Content),
-        refusal => refusal,
-    };
-    let mut response = match refusal {
-        Some(refusal) => {
-            tracing::debug!(client = %peer.addr, reason = refusal.token(), "refused a request");
-            refusal.answer(version)
-        }
-        None => {
-            let mut uri = std::mem::take(request.uri_mut());
-            settle(&mut uri, request.headers_mut());
-            *request.uri_mut() = uri;
-            if request.headers().contains_key(UPGRADE) {
-                request.extensions_mut().insert(hold);
-            }
-            match AssertUnwindSafe(handler.handle(request, peer, interim.clone())).catch_unwind().await {
-                Ok(response) => response,
-                Err(panic) => {
-                    tracing::error!(client = %peer.addr, panic = panic_text(&*panic), "the handler panicked");
-                    let sentence = "Weir failed on this request; its log says how.";
-                    problem(StatusCode::INTERNAL_SERVER_ERROR, "internal", sentence)
-                }
-            }
-        }
-    };
-    interim.end();
-    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        activity.tunnels();
-    }
-    // Weir's own version, whatever the upstream's; hyper lowers it for older clients.
-    *response.version_mut() = Version::HTTP_11;
-    if version == Version::HTTP_10
-        && !response.body().is_end_stream()
-        && response.body().size_hint().exact().is_none()
-    {
-        activity.close_delimited();
-    }
-    Ok(response.map(|body: Body| Answer::new(body, exchange)))
-}
-
-fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
-    let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
 }
 
 /// How a connection ended.

@@ -15,11 +15,13 @@
 mod activity;
 mod check;
 mod connection;
+mod exchanges;
 mod framing;
 mod wire;
 
 use std::future::Future;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -62,12 +64,19 @@ pub struct Peer {
 /// Answers requests. Infallible: every failure is a response (or a body error, which cuts the connection).
 pub trait Handler: Send + Sync + 'static {
     /// One exchange. What the backend says before its response goes to `interim`.
-    fn handle(
-        &self,
-        request: Request<Incoming>,
-        peer: Peer,
-        interim: Interim,
-    ) -> impl Future<Output = Response<Body>> + Send;
+    fn handle(&self, request: Request<Incoming>, peer: Peer, interim: &Interim) -> Answering;
+}
+
+/// A response to come.
+pub type Later = Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
+
+/// A handler's answer. What needs nobody else is there at once, and costs no future.
+#[expect(clippy::large_enum_variant, reason = "passed on at once, and boxing a response is what this saves")]
+pub enum Answering {
+    /// Here it is.
+    Now(Response<Body>),
+    /// It takes a while.
+    Later(Later),
 }
 
 /// How a drain ended.

@@ -28,6 +28,7 @@ use crate::coherence::{Agreement, Alone, Coherence, Epoch, Event, Liveness, Memb
 use crate::metrics::{Metrics, StoreOp, StoreResult, StoreTier};
 use crate::policy::key::CacheKey;
 use crate::policy::tags::Tag;
+use crate::semantics::timestamp::Timestamp;
 use crate::time::Clock;
 pub use entry::{Entry, Slot};
 
@@ -74,6 +75,16 @@ pub enum Tier {
     Memory,
     /// L2.
     Redis,
+}
+
+impl Tier {
+    /// Its name in `Cache-Status`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Tier::Memory => "memory",
+            Tier::Redis => "redis",
+        }
+    }
 }
 
 /// A look-up's result: never an error (DESIGN promise 3).
@@ -316,11 +327,17 @@ impl Store {
 
     /// Looks in memory only: synchronous, no I/O. `arrived` is when the request did, on `Clock::elapsed`, read after
     /// it had. `None` = ask [`Store::lookup`].
-    pub fn lookup_memory(&self, key: &CacheKey, request: &HeaderMap, arrived: Duration) -> Option<Lookup> {
+    pub fn lookup_memory(
+        &self,
+        key: &CacheKey,
+        request: &HeaderMap,
+        arrived: Duration,
+        now: Timestamp,
+    ) -> Option<Lookup> {
         if !self.enabled() {
             return Some(Lookup::Absent(Absent::Disabled));
         }
-        let near = self.near(key, request, arrived);
+        let near = self.near(key, Asked { request, arrived, now });
         self.count_near(&near);
         // What memory lacks, or has only void, Redis may have from another instance.
         let last = matches!(near, Lookup::Found(..)) || self.redis.is_none();
@@ -339,7 +356,7 @@ impl Store {
         if !self.enabled() {
             return Lookup::Absent(Absent::Disabled);
         }
-        let near = self.near(key, request, arrived);
+        let near = self.near(key, Asked { request, arrived, now: self.clock.now() });
         if self.redis.is_none() {
             return self.noted(near);
         }
@@ -406,11 +423,9 @@ impl Store {
         self.redis.as_ref().filter(|_| self.enabled()).map(|redis| &*redis.locks)
     }
 
-    fn near(&self, key: &CacheKey, request: &HeaderMap, arrived: Duration) -> Lookup {
+    fn near(&self, key: &CacheKey, asked: Asked<'_>) -> Lookup {
         match &self.memory {
-            Some(memory) => {
-                memory.lookup(key, Asked { request, arrived, now: self.clock.now() }, &self.coherence)
-            }
+            Some(memory) => memory.lookup(key, asked, &self.coherence),
             None => Lookup::Absent(Absent::NotStored),
         }
     }

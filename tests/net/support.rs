@@ -17,7 +17,7 @@ use weir::config::Trust;
 use weir::exchange::forwarded::{prepare_request, prepare_response};
 use weir::exchange::upgrade::{Tunnels, requested, restore};
 use weir::interim::Interim;
-use weir::server::{Drained, Handler, Hold, Peer, ServerLimits};
+use weir::server::{Answering, Drained, Handler, Hold, Peer, ServerLimits};
 use weir::upstream::{Upstream, UpstreamConfig};
 
 /// Longer than anything here may take.
@@ -291,7 +291,14 @@ struct Pass {
 }
 
 impl Handler for Pass {
-    async fn handle(&self, request: Request<Incoming>, peer: Peer, interim: Interim) -> Response<Body> {
+    fn handle(&self, request: Request<Incoming>, peer: Peer, interim: &Interim) -> Answering {
+        let pass = Pass { upstream: self.upstream.clone(), tunnels: self.tunnels.clone() };
+        Answering::Later(Box::pin(pass.answer(request, peer, interim.clone())))
+    }
+}
+
+impl Pass {
+    async fn answer(self, request: Request<Incoming>, peer: Peer, interim: Interim) -> Response<Body> {
         assert_ne!(request.uri().path(), "/panic", "as the test asked");
         let (mut parts, body) = request.into_parts();
         let protocols = requested(&parts);

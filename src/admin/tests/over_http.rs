@@ -173,16 +173,17 @@ impl Desk {
     fn keep(&self, path: &str, authorization: Option<&str>) -> CacheKey {
         let secret = self.store.coherence().view().secret;
         let (request, _) = http::Request::get(path).body(()).unwrap().into_parts();
-        let found = self.policy.routes.find(&request, "").unwrap();
+        let route = self.policy.routes.find(&request, "").unwrap();
+        let params = route.matcher.path.matches(path).unwrap();
         let mut headers = HeaderMap::new();
         if let Some(value) = authorization {
             headers.insert(http::header::AUTHORIZATION, value.parse().unwrap());
         }
         let keys = KeySets::default();
-        let subject = caller(&found.route.subject, &headers, &keys, &secret, self.clock.now())
+        let subject = caller(&route.subject, &headers, &keys, &secret, self.clock.now())
             .unwrap_or_else(Subject::anonymous);
         let facts = Facts {
-            params: &found.params,
+            params: &params,
             path,
             query: "",
             headers: &headers,
@@ -190,14 +191,14 @@ impl Desk {
             request: Json::Unknown,
             response: Json::Unknown,
         };
-        let tags = self.policy.tags.entry_tags(&secret, &found.route, &facts, &HeaderMap::new());
+        let tags = self.policy.tags.entry_tags(&secret, route, &facts, &HeaderMap::new());
         let mut key = CacheKey(subject.digest);
         for (i, byte) in path.bytes().enumerate() {
             key.0[i % 32] ^= byte;
         }
         self.store.insert(Entry {
             key,
-            route: found.route.name.clone(),
+            route: route.name.clone(),
             stamp: self.store.coherence().sample(),
             tags: tags.into(),
             response: answer(self.clock.now()),
@@ -207,7 +208,7 @@ impl Desk {
     }
 
     fn kept(&self, key: &CacheKey) -> bool {
-        let found = self.store.lookup_memory(key, &HeaderMap::new(), Duration::ZERO);
+        let found = self.store.lookup_memory(key, &HeaderMap::new(), Duration::ZERO, Timestamp(0));
         matches!(found, Some(crate::store::Lookup::Found(..)))
     }
 }

@@ -1,0 +1,180 @@
+//! One connection's exchanges: each request is settled, handed to the handler, and answered; at once where the handler can.
+//!
+//! Invariants:
+//! - What is answered at once never becomes a future: hyper keeps a value of a few words for it, and nothing is moved
+//!   about but the response itself.
+//! - A panic of the handler is a 500, not the end of the process.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use http::header::{CONTENT_LENGTH, UPGRADE};
+use http::{Request, Response, StatusCode, Version};
+use http_body::Body as _;
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use hyper::service::Service;
+use tokio::time::timeout;
+
+use super::activity::{Activity, Answer, Exchanging};
+use super::check::{Refusal, ambiguous, problem, settle};
+use super::{Answering, Handler, Hold, Later, Peer};
+use crate::body::Body;
+use crate::interim::{Interim, Line};
+
+/// What the exchanges of one connection have in common.
+pub(super) struct Exchanges<H> {
+    pub(super) handler: Arc<H>,
+    pub(super) peer: Peer,
+    pub(super) hold: Hold,
+    pub(super) activity: Arc<Activity>,
+    pub(super) line: Arc<Line>,
+    /// How long content is waited for that should not be there.
+    pub(super) patience: Duration,
+}
+
+/// Them, as hyper calls on them.
+pub(super) struct Serving<H>(pub(super) Arc<Exchanges<H>>);
+
+/// What hyper waits for.
+pub(super) enum Reply {
+    Now(Option<Response<Answer>>),
+    Later(Pin<Box<dyn Future<Output = Response<Answer>> + Send>>),
+}
+
+impl Future for Reply {
+    type Output = Result<Response<Answer>, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.get_mut() {
+            // Not polled again once it has answered.
+            Reply::Now(response) => {
+                response.take().map_or(Poll::Pending, |response| Poll::Ready(Ok(response)))
+            }
+            Reply::Later(response) => response.as_mut().poll(cx).map(Ok),
+        }
+    }
+}
+
+/// A request under way: what its answer depends on.
+struct Underway {
+    exchange: Exchanging,
+    version: Version,
+    interim: Interim,
+}
+
+impl<H: Handler> Service<Request<Incoming>> for Serving<H> {
+    type Response = Response<Answer>;
+    type Error = Infallible;
+    type Future = Reply;
+
+    fn call(&self, request: Request<Incoming>) -> Reply {
+        let Serving(exchanges) = self;
+        let version = request.version();
+        // Only here is it known whether all before it has been written.
+        let interim = if version == Version::HTTP_11 { exchanges.line.begin() } else { Interim::default() };
+        let underway = Underway { exchange: exchanges.activity.exchange(), version, interim };
+        if let Some(refusal) = ambiguous(&request) {
+            return Reply::Now(Some(exchanges.refuse(refusal, underway)));
+        }
+        if denies_its_content(&request) {
+            return Reply::Later(Box::pin(Arc::clone(exchanges).after_content(request, underway)));
+        }
+        match exchanges.ask(request, &underway.interim) {
+            Answering::Now(response) => Reply::Now(Some(exchanges.send(response, underway))),
+            Answering::Later(response) => {
+                Reply::Later(Box::pin(Arc::clone(exchanges).after(response, underway)))
+            }
+        }
+    }
+}
+
+impl<H: Handler> Exchanges<H> {
+    /// Asks the handler about a request that has one meaning.
+    fn ask(&self, mut request: Request<Incoming>, interim: &Interim) -> Answering {
+        let mut uri = std::mem::take(request.uri_mut());
+        settle(&mut uri, request.headers_mut());
+        *request.uri_mut() = uri;
+        if request.headers().contains_key(UPGRADE) {
+            request.extensions_mut().insert(self.hold.clone());
+        }
+        let asked = AssertUnwindSafe(|| self.handler.handle(request, self.peer, interim));
+        catch_unwind(asked).unwrap_or_else(|panic| Answering::Now(self.panicked(&*panic)))
+    }
+
+    async fn after(self: Arc<Self>, response: Later, underway: Underway) -> Response<Answer> {
+        let response = AssertUnwindSafe(response).catch_unwind().await;
+        self.send(response.unwrap_or_else(|panic| self.panicked(&*panic)), underway)
+    }
+
+    async fn after_content(
+        self: Arc<Self>,
+        mut request: Request<Incoming>,
+        underway: Underway,
+    ) -> Response<Answer> {
+        if timeout(self.patience, has_content(&mut request)).await.unwrap_or(true) {
+            return self.refuse(Refusal::Content, underway);
+        }
+        match self.ask(request, &underway.interim) {
+            Answering::Now(response) => self.send(response, underway),
+            Answering::Later(response) => self.after(response, underway).await,
+        }
+    }
+
+    fn refuse(&self, refusal: Refusal, underway: Underway) -> Response<Answer> {
+        tracing::debug!(client = %self.peer.addr, reason = refusal.token(), "refused a request");
+        self.send(refusal.answer(underway.version), underway)
+    }
+
+    fn panicked(&self, panic: &(dyn std::any::Any + Send)) -> Response<Body> {
+        let text = panic.downcast_ref::<&str>().copied();
+        let text =
+            text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message");
+        tracing::error!(client = %self.peer.addr, panic = text, "the handler panicked");
+        let sentence = "Weir failed on this request; its log says how.";
+        problem(StatusCode::INTERNAL_SERVER_ERROR, "internal", sentence)
+    }
+
+    /// Gives the answer to hyper.
+    fn send(&self, mut response: Response<Body>, underway: Underway) -> Response<Answer> {
+        let Underway { exchange, version, interim } = underway;
+        interim.end();
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            self.activity.tunnels();
+        }
+        // Weir's own version, whatever the upstream's; hyper lowers it for older clients.
+        *response.version_mut() = Version::HTTP_11;
+        if version == Version::HTTP_10
+            && !response.body().is_end_stream()
+            && response.body().size_hint().exact().is_none()
+        {
+            self.activity.close_delimited();
+        }
+        response.map(|body: Body| Answer::new(body, exchange))
+    }
+}
+
+/// Whether an HTTP/2 request may have content although its length says that there is none. Elsewhere the upstream sees a
+/// message break off; without content there is nothing to break.
+fn denies_its_content(request: &Request<Incoming>) -> bool {
+    let says_none =
+        || request.headers().get(CONTENT_LENGTH).is_some_and(|n| n.as_bytes().iter().all(|b| *b == b'0'));
+    request.version() == Version::HTTP_2 && !request.body().is_end_stream() && says_none()
+}
+
+/// Such content is none, or makes the request malformed (RFC 9113 §8.1.1).
+async fn has_content(request: &mut Request<Incoming>) -> bool {
+    while let Some(frame) = request.body_mut().frame().await {
+        if !frame.is_ok_and(|frame| frame.data_ref().is_none_or(Bytes::is_empty)) {
+            return true;
+        }
+    }
+    false
+}
