@@ -15,7 +15,7 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri, Version, request, response};
 
 use crate::config::Trust;
-use crate::policy::tags::TAG_FIELDS;
+use crate::policy::tags::{TAG_FIELDS, hex};
 use crate::semantics::fields::strip_hop_by_hop;
 use crate::server::{Peer, settle};
 
@@ -299,7 +299,7 @@ fn make_id() -> String {
         }
     });
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
-    format!("{:032x}", xxhash_rust::xxh3::xxh3_128_with_seed(&count.to_le_bytes(), seed))
+    hex(&xxhash_rust::xxh3::xxh3_128_with_seed(&count.to_le_bytes(), seed).to_be_bytes())
 }
 
 #[cfg(test)]

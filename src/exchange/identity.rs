@@ -61,6 +61,15 @@ pub(super) struct Keyed<'a> {
 }
 
 impl Keyed<'_> {
+    /// Path and query in their normal forms, unless a rule of the backend's has a say in the key.
+    pub(super) fn normal(&self) -> Option<(&str, &str)> {
+        self.reduced.is_none().then_some((&*self.path, &*self.query))
+    }
+
+    pub(super) fn is_anonymous(&self) -> bool {
+        self.subject.anonymous
+    }
+
     pub(super) fn into_identity(self) -> Identity {
         let Keyed { key, path, query, subject, reduced } = self;
         Identity { path: path.into_owned(), query: query.into_owned(), subject, key, reduced }
@@ -104,7 +113,7 @@ impl Exchange {
     ) -> Keyed<'a> {
         let Admitted { path, subject } = admitted;
         let query = route.query.normalise(head.parts.uri.query());
-        let exact = self.key(head, route, &path, &query, &subject, body);
+        let exact = self.key(head, route, (&path, &query), &subject, body);
         let reduced = match body {
             None => self.reduced(head, route, &path, &query, &subject, exact),
             Some(_) => None,
@@ -113,12 +122,12 @@ impl Exchange {
         Keyed { key, path, query, subject, reduced }
     }
 
-    fn key(
+    /// The key of a path and a query in their normal forms.
+    pub(super) fn key(
         &self,
         head: &Head<'_>,
         route: &Route,
-        path: &str,
-        query: &str,
+        (path, query): (&str, &str),
         subject: &Subject,
         body: Option<&Bytes>,
     ) -> CacheKey {

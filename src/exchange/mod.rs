@@ -12,6 +12,7 @@
 //! that all three tell the same story. No way returns an error: a failure is an answer too.
 
 mod answer;
+mod at_once;
 mod buffer;
 mod coalesce;
 mod deliver;
@@ -20,6 +21,7 @@ mod fill;
 pub mod forwarded;
 mod head;
 mod identity;
+mod memo;
 mod mutate;
 mod pass;
 mod problem;
@@ -48,9 +50,8 @@ use crate::policy::key::CacheKey;
 use crate::policy::route::{Route, request_host};
 use crate::policy::subject::KeySets;
 use crate::policy::{Policy, Unlisted};
-use crate::semantics::cache_status::{Forward, Outcome};
-use crate::semantics::fields::{is_override, strip_nominated};
-use crate::semantics::reuse::{self, Reuse};
+use crate::semantics::cache_status::Forward;
+use crate::semantics::fields::{Sight, is_override, sight, strip_nominated};
 use crate::semantics::timestamp::Timestamp;
 use crate::server::{Answering, Handler, Peer};
 use crate::store::{Lookup, Store};
@@ -107,6 +108,8 @@ pub struct Exchange {
     hit_for_miss: quick_cache::sync::Cache<CacheKey, Duration>,
     /// What backends have said about queries.
     searches: search::Searches,
+    /// What targets mean.
+    memo: memo::Memo,
     /// Bytes buffered by all fills under way.
     filling: Arc<AtomicU64>,
     /// Bytes that encoders under way take up.
@@ -154,6 +157,7 @@ impl Exchange {
             board,
             hit_for_miss: quick_cache::sync::Cache::new(HIT_FOR_MISS_KEYS),
             searches: search::Searches::default(),
+            memo: memo::Memo::default(),
             filling: Arc::default(),
             coding: Arc::default(),
             tasks: TaskTracker::new(),
@@ -200,24 +204,6 @@ impl Exchange {
         }
     }
 
-    /// What memory alone can say to a read.
-    fn ask_memory(&self, head: &Head<'_>, route: &Arc<Route>) -> Result<Answer, Known> {
-        let keyed = match self.admissible(head, route) {
-            Ok(admitted) => self.keyed(head, route, admitted, None),
-            Err(why) => return Err(Known::Unwanted(why)),
-        };
-        let headers = &head.parts.headers;
-        let found = self.store.lookup_memory(&keyed.key, headers, head.arrived, head.now);
-        if let Some(Lookup::Found(entry, tier)) = &found
-            && let Reuse::Fresh { age } = reuse::decide(&entry.response, headers, head.now, &route.terms)
-        {
-            let mut answer = self.hit(&head.parts.method, headers, entry, age, Outcome::Hit, tier.as_str());
-            answer.status.key = self.config.show_key.then(|| keyed.key.hex());
-            return Ok(answer.on(Some(Arc::clone(route))));
-        }
-        Err(Known::Identity(Box::new(keyed.into_identity()), found))
-    }
-
     /// `/livez` and `/readyz` for load balancers that can reach nothing but the traffic port.
     fn probe(&self, parts: &request::Parts) -> Option<Response<Body>> {
         if !self.config.probes_on_traffic || !matches!(parts.method, Method::GET | Method::HEAD) {
@@ -243,11 +229,10 @@ impl Exchange {
         }
     }
 
-    fn finish(&self, answer: Answer, request: &Logged<'_>) -> Response<Body> {
+    fn finish(&self, answer: Answer, route: Option<&Route>, request: &Logged<'_>) -> Response<Body> {
         let elapsed = self.clock.elapsed().saturating_sub(request.started);
-        let route = answer.route.as_ref();
         let (status, bytes) = (answer.response.status().as_u16(), answer.content_length());
-        let index = route.filter(|r| !Arc::ptr_eq(r, &self.policy.rfc_route)).map(|r| r.index);
+        let index = route.filter(|r| !std::ptr::eq(*r, &*self.policy.rfc_route)).map(|r| r.index);
         self.metrics.request(index, answer.outcome, status, elapsed, bytes.unwrap_or(0));
         if self.access.enabled() {
             self.access.write(&AccessRecord {
@@ -276,8 +261,13 @@ impl Exchange {
         }
         let (started, peer) = (inbound.arrived, inbound.peer);
         let (method, path) = (inbound.parts.method.clone(), inbound.parts.uri.path().to_owned());
-        let answer = self.go(inbound, way, known).await;
-        self.finish(answer, &Logged { started, peer, method: &method, path: &path, id: id.into() })
+        let mut answer = self.go(inbound, way, known).await;
+        let route = answer.route.take();
+        self.finish(
+            answer,
+            route.as_deref(),
+            &Logged { started, peer, method: &method, path: &path, id: id.into() },
+        )
     }
 }
 
@@ -310,21 +300,6 @@ struct Logged<'a> {
     id: Cow<'a, str>,
 }
 
-impl Exchange {
-    fn logged<'a>(&self, head: &Head<'a>) -> Logged<'a> {
-        // A request that goes no further needs a name only for its line.
-        let id = self.access.enabled().then(|| forwarded::request_id(&head.parts.headers).0);
-        let parts = head.parts;
-        Logged {
-            started: head.arrived,
-            peer: head.peer,
-            method: &parts.method,
-            path: parts.uri.path(),
-            id: id.unwrap_or_default().into(),
-        }
-    }
-}
-
 impl Inbound {
     fn head(&self, now: Timestamp) -> Head<'_> {
         let Inbound { parts, peer, host, arrived, .. } = self;
@@ -339,20 +314,28 @@ impl Handler for Arc<Exchange> {
         if let Some(response) = self.probe(&parts) {
             return Answering::Now(response);
         }
+        let seen = sight(&parts.headers);
+        let reads = matches!(parts.method, Method::GET | Method::HEAD) && incoming.is_end_stream();
+        let now = self.clock.now();
+        if reads && seen != Sight::Other {
+            let head = Head { parts: &parts, peer, host: "", arrived, now };
+            if let Some(response) = self.hit_again(&head, seen) {
+                return Answering::Now(response);
+            }
+        }
         // Nobody on the way may look at what does not go all the way.
         strip_nominated(&mut parts.headers);
         let host = request_host(&parts);
-        let overridden = parts.headers.keys().any(is_override);
+        let overridden = seen == Sight::Other && parts.headers.keys().any(is_override);
         let way = self.choose(&parts, &host, overridden);
-        let bodiless = matches!(parts.method, Method::GET | Method::HEAD) && incoming.is_end_stream();
         let mut known = Known::Nothing;
         if let Way::Read(route) = &way
-            && bodiless
+            && reads
             && !overridden
         {
-            let head = Head { parts: &parts, peer, host: &host, arrived, now: self.clock.now() };
+            let head = Head { parts: &parts, peer, host: &host, arrived, now };
             known = match self.ask_memory(&head, route) {
-                Ok(answer) => return Answering::Now(self.finish(answer, &self.logged(&head))),
+                Ok(response) => return Answering::Now(response),
                 Err(known) => known,
             };
         }

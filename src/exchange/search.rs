@@ -97,6 +97,13 @@ impl TakenIn {
     }
 }
 
+impl Searches {
+    /// Whether a rule could have a say in this route's keys.
+    pub(super) fn may_reduce(&self, route: &Route) -> bool {
+        route.no_vary_search && self.any.load(Ordering::Acquire)
+    }
+}
+
 impl Exchange {
     /// The key by the rule of the request's place, if there is one and it holds for this query.
     pub(super) fn reduced(
@@ -108,7 +115,7 @@ impl Exchange {
         subject: &Subject,
         exact: CacheKey,
     ) -> Option<Reduced> {
-        if !route.no_vary_search || !self.searches.any.load(Ordering::Acquire) {
+        if !self.searches.may_reduce(route) {
             return None;
         }
         let place = self.place(head, route, path);

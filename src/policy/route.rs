@@ -172,6 +172,8 @@ fn without_port(host: &str) -> &str {
 pub struct RouteTable {
     routes: Vec<Arc<Route>>,
     index: Node,
+    /// Some route has a condition on fields.
+    asks_fields: bool,
 }
 
 /// One position in the templates' segments, and the routes (by position in the table) that end there.
@@ -239,7 +241,7 @@ impl RouteTable {
     /// Takes the routes in file order. Their `index` is set to their position.
     pub fn new(routes: Vec<Route>) -> RouteTable {
         let mut index = Node::default();
-        let routes = routes
+        let routes: Vec<_> = routes
             .into_iter()
             .enumerate()
             .map(|(i, mut route)| {
@@ -248,7 +250,14 @@ impl RouteTable {
                 Arc::new(route)
             })
             .collect();
-        RouteTable { routes, index }
+        let asks_fields = routes.iter().any(|route| {
+            route.matcher.conditions.iter().any(|condition| matches!(condition, Condition::Header(..)))
+        });
+        RouteTable { routes, index, asks_fields }
+    }
+    /// Whether fields other than `Host` have a say in which route matches.
+    pub fn asks_fields(&self) -> bool {
+        self.asks_fields
     }
     /// All routes, in order.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Route>> {

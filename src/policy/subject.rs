@@ -18,7 +18,7 @@ use super::digest::Digest;
 use super::jwt;
 use super::query::name_matches;
 use super::route::{IgnoredCredential, Route};
-use crate::semantics::fields::{is_credential, is_override};
+use crate::semantics::fields::{is_credential, is_in_plain_sight, is_override};
 use crate::semantics::timestamp::Timestamp;
 
 /// How a route knows its caller.
@@ -162,6 +162,12 @@ pub fn identify(
     }
     refuse_foreign(&route.subject, ignored, headers)?;
     Ok(subject_of(&route.subject, ignored, headers, keys, secret, now)?.unwrap_or_else(Subject::anonymous))
+}
+
+/// Whose request it is where its fields are in plain sight ([`crate::semantics::fields::Sight`]): nobody's, unless the
+/// route takes one of those for a name.
+pub fn is_anonymous_in_plain_sight(route: &Route) -> bool {
+    route.public || !route.subject.own_field().is_some_and(is_in_plain_sight)
 }
 
 /// The caller of a mutation under one spec (no foreign-credential rule); `None` = cannot be told. A mutation without

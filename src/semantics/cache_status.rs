@@ -4,7 +4,6 @@
 //! Rendering never fails: a name or detail that is no token becomes a string, and what no string may
 //! hold becomes `?` (RFC 8941 §3.3.3). One allocation per member.
 
-use std::fmt::Write;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -146,7 +145,8 @@ impl CacheStatus {
         }
         if let Some(ttl) = self.ttl {
             let ttl = ttl.clamp(-LARGEST_INTEGER, LARGEST_INTEGER);
-            push_parameter(&mut out, format_args!("; ttl={ttl}"));
+            out.push_str("; ttl=");
+            out.push_str(itoa::Buffer::new().format(ttl));
         }
         if let Some(key) = &self.key {
             out.push_str("; key=");
@@ -164,7 +164,8 @@ impl CacheStatus {
         out.push_str("; fwd=");
         out.push_str(forward.as_str());
         if let Some(status) = self.forward_status {
-            push_parameter(out, format_args!("; fwd-status={status}"));
+            out.push_str("; fwd-status=");
+            out.push_str(itoa::Buffer::new().format(status));
         }
         if self.stored {
             out.push_str("; stored");
@@ -185,11 +186,6 @@ pub fn is_readable(response: &HeaderMap) -> bool {
 
 /// The largest integer of a structured field (RFC 8941 §3.3.1).
 const LARGEST_INTEGER: i64 = 999_999_999_999_999;
-
-/// Writing to a `String` cannot fail.
-fn push_parameter(out: &mut String, parameter: std::fmt::Arguments<'_>) {
-    let _ = out.write_fmt(parameter);
-}
 
 /// As a token where it is one, else as a string.
 fn push_item(out: &mut String, text: &str) {

@@ -45,6 +45,39 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
+/// What a look at the names of a request's fields tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Sight {
+    /// Fields that say nothing about framing, connection, caller, conditions or parts.
+    Plain,
+    /// And the standard ones that say who is calling.
+    Personal,
+    /// Others.
+    Other,
+}
+
+/// Looks at all names at once: most requests carry nothing that needs a closer look.
+pub fn sight(headers: &HeaderMap) -> Sight {
+    headers.keys().map(sight_of).max().unwrap_or(Sight::Plain)
+}
+
+/// What is not listed counts as anything.
+fn sight_of(name: &HeaderName) -> Sight {
+    match name.as_str() {
+        "host" | "user-agent" | "accept" | "accept-encoding" | "accept-language" | "referer" | "origin"
+        | "dnt" | "priority" | "sec-ch-ua" | "sec-ch-ua-mobile" | "sec-ch-ua-platform" | "sec-fetch-dest"
+        | "sec-fetch-mode" | "sec-fetch-site" | "sec-fetch-user" | "sec-gpc" | "traceparent"
+        | "tracestate" | "x-request-id" => Sight::Plain,
+        "authorization" | "cookie" => Sight::Personal,
+        _ => Sight::Other,
+    }
+}
+
+/// Whether a request in plain sight may carry this field.
+pub fn is_in_plain_sight(name: &HeaderName) -> bool {
+    sight_of(name) == Sight::Plain
+}
+
 /// Removes the fields that `Connection` names, except those of the connection itself (`Upgrade`, `TE`, …): they are
 /// still to be acted on. Keys, subjects and variants must not be made of a field that the backend will not see.
 pub fn strip_nominated(headers: &mut HeaderMap) {

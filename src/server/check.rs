@@ -130,8 +130,22 @@ fn valid_target(uri: &Uri, method: &Method) -> bool {
 /// Empty, or `host[:port]` without user information (RFC 9110 §7.2).
 fn valid_host(host: &HeaderValue) -> bool {
     let bytes = host.as_bytes();
+    if is_usual(bytes) {
+        return true;
+    }
     let plain = || Authority::try_from(bytes).is_ok_and(|authority| valid_authority(&authority));
     bytes.is_empty() || (!bytes.contains(&b'@') && plain())
+}
+
+/// What nearly all are, told without a parser: letters, digits, dots and hyphens, and a port of up to four digits.
+fn is_usual(bytes: &[u8]) -> bool {
+    let end = memchr::memchr(b':', bytes).unwrap_or(bytes.len());
+    let (name, port) = bytes.split_at(end);
+    let usual = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-');
+    (1..=253).contains(&name.len())
+        && name.iter().all(usual)
+        && port.len() <= 5
+        && port.iter().skip(1).all(u8::is_ascii_digit)
 }
 
 /// A host (RFC 9110 §4.2.1), and a port that there is, an empty one, or none (RFC 3986 §3.2.3). No name has a comma, and
@@ -244,6 +258,18 @@ mod tests {
         let mut connect = request(&[("host", "a")]);
         *connect.method_mut() = Method::CONNECT;
         assert_eq!(ambiguous(&connect), Some(Refusal::Connect));
+    }
+
+    #[test]
+    fn usual_hosts_are_valid_by_the_grammar_too() {
+        for host in ["a", "api.example", "127.0.0.1:8080", "a-b.c:1", "a:", "-", "A.b:9999"] {
+            assert!(is_usual(host.as_bytes()), "{host}");
+            let authority = Authority::try_from(host).unwrap();
+            assert!(valid_authority(&authority), "{host}");
+        }
+        for host in ["", ":80", "a:65536", "a:8o", "a,b", "[::1]", "a@b", "a_b", "a:1:2", "a b"] {
+            assert!(!is_usual(host.as_bytes()), "{host}");
+        }
     }
 
     #[test]

@@ -1,24 +1,21 @@
-//! The access log: one line per finished request, formatted by hand, written by a thread of its own.
+//! The access log: one line per finished request, formatted by hand, written by a thread of its own ([`Spool`]).
 //!
-//! The queue between is bounded in lines, and a line in bytes; when the disk or the reader of stdout cannot
+//! What waits between is bounded in lines and bytes, and a line in bytes; when the disk or the reader of stdout cannot
 //! keep up, lines are dropped and counted, and requests go on. A file is opened for appending, so that
 //! `copytruncate` rotation works; Weir does not rotate by itself.
 
 use std::cell::RefCell;
 use std::fmt::Write as _;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
-
 use super::escape_json;
+use super::spool::{Spool, SpoolGuard};
 use crate::semantics::cache_status::Outcome;
 use crate::semantics::timestamp::Timestamp;
 
-/// Most lines waiting to be written.
-const QUEUE_LINES: usize = 16_384;
 /// Longest text of one field in a line, bytes; the rest is cut off and marked with `…`.
 const FIELD_BYTES: usize = 2_048;
 
@@ -59,37 +56,34 @@ pub struct AccessLog(Option<Arc<Sink>>);
 
 #[derive(Debug)]
 struct Sink {
-    queue: NonBlocking,
-    dropped: ErrorCounter,
+    spool: Arc<Spool>,
     json: bool,
 }
 
 /// Flushes what is queued when dropped, within a second.
 #[derive(Debug)]
-pub struct AccessGuard(#[allow(dead_code, reason = "held for its Drop")] WorkerGuard);
+pub struct AccessGuard(#[allow(dead_code, reason = "held for its Drop")] SpoolGuard);
 
 impl AccessLog {
     /// `None` = off, `Some("-")` = stdout, else a file to append to. JSON lines, or lines for people.
     pub fn open(target: Option<&str>, json: bool) -> io::Result<(AccessLog, Option<AccessGuard>)> {
         let Some(target) = target else { return Ok((AccessLog(None), None)) };
         let (log, guard) = if target == "-" {
-            AccessLog::to_writer(BufWriter::with_capacity(64 * 1024, io::stdout()), json)
+            AccessLog::to_writer(io::stdout(), json)?
         } else {
             let file = std::fs::OpenOptions::new().create(true).append(true).open(target)?;
-            AccessLog::to_writer(BufWriter::with_capacity(64 * 1024, file), json)
+            AccessLog::to_writer(file, json)?
         };
         Ok((log, Some(guard)))
     }
 
-    /// A log into any writer; it is flushed whenever the queue is empty.
-    pub fn to_writer(writer: impl Write + Send + 'static, json: bool) -> (AccessLog, AccessGuard) {
-        let builder = NonBlockingBuilder::default()
-            .lossy(true)
-            .buffered_lines_limit(QUEUE_LINES)
-            .thread_name("weir-access-log");
-        let (queue, guard) = builder.finish(writer);
-        let dropped = queue.error_counter();
-        (AccessLog(Some(Arc::new(Sink { queue, dropped, json }))), AccessGuard(guard))
+    /// A log into any writer, which is given many lines at once. Fails where no thread can be started.
+    pub fn to_writer(
+        writer: impl Write + Send + 'static,
+        json: bool,
+    ) -> io::Result<(AccessLog, AccessGuard)> {
+        let (spool, guard) = Spool::start(writer)?;
+        Ok((AccessLog(Some(Arc::new(Sink { spool, json }))), AccessGuard(guard)))
     }
 
     /// Writes one line, if the log is on.
@@ -105,8 +99,7 @@ impl AccessLog {
             } else {
                 human_line(line, record)
             }
-            // The queue never fails; what it cannot take it counts.
-            let _ = sink.queue.clone().write(line.as_bytes());
+            sink.spool.leave(line.as_bytes());
         });
     }
 
@@ -117,15 +110,37 @@ impl AccessLog {
 
     /// Lines dropped since start because the queue was full.
     pub fn dropped_lines(&self) -> u64 {
-        self.0.as_ref().map_or(0, |sink| sink.dropped.dropped_lines() as u64)
+        self.0.as_ref().map_or(0, |sink| sink.spool.dropped())
     }
 }
 
 /// `2026-01-31T08:15:02.123Z`
 fn time(out: &mut String, at: Timestamp) {
-    let ms = i64::try_from(at.0).unwrap_or(i64::MAX);
-    // Writing into a String cannot fail; times beyond the year 9999 do not come from a clock.
-    let _ = write!(out, "{:.3}", jiff::Timestamp::from_millisecond(ms).unwrap_or(jiff::Timestamp::MAX));
+    thread_local! {
+        /// The last second written, as it is written: most lines share one with the line before.
+        static SECOND: RefCell<(u64, String)> = const { RefCell::new((u64::MAX, String::new())) };
+    }
+    let (second, ms) = (at.0 / 1000, at.0 % 1000);
+    SECOND.with_borrow_mut(|(known, text)| {
+        if *known != second {
+            let whole = i64::try_from(second).ok().and_then(|s| jiff::Timestamp::from_second(s).ok());
+            // Times beyond the year 9999 do not come from a clock.
+            *text = whole.unwrap_or(jiff::Timestamp::MAX).strftime("%Y-%m-%dT%H:%M:%S").to_string();
+            *known = second;
+        }
+        out.push_str(text);
+    });
+    out.push('.');
+    thousandths(out, ms);
+    out.push('Z');
+}
+
+/// Three digits.
+fn thousandths(out: &mut String, n: u64) {
+    for digit in [n / 100, n / 10, n] {
+        // Below ten, so it fits.
+        out.push(char::from(b'0' + (digit % 10) as u8));
+    }
 }
 
 /// At most [`FIELD_BYTES`] of `text`, and whether that was all.
@@ -139,22 +154,60 @@ fn clipped(text: &str) -> (&str, &'static str) {
 
 fn json_text(out: &mut String, name: &str, value: &str) {
     let (value, mark) = clipped(value);
-    let _ = write!(out, ",\"{name}\":\"");
+    json_name(out, name);
+    out.push('"');
     escape_json(out, value);
-    let _ = write!(out, "{mark}\"");
+    out.push_str(mark);
+    out.push('"');
 }
 
-fn json_number(out: &mut String, name: &str, value: Option<impl std::fmt::Display>) {
-    let _ = match value {
-        Some(value) => write!(out, ",\"{name}\":{value}"),
-        None => write!(out, ",\"{name}\":null"),
-    };
+fn json_number(out: &mut String, name: &str, value: Option<u64>) {
+    json_name(out, name);
+    match value {
+        Some(value) => number(out, value),
+        None => out.push_str("null"),
+    }
+}
+
+fn json_ms(out: &mut String, name: &str, value: Option<Duration>) {
+    json_name(out, name);
+    match value {
+        Some(value) => ms(out, value),
+        None => out.push_str("null"),
+    }
+}
+
+fn json_name(out: &mut String, name: &str) {
+    for part in [",\"", name, "\":"] {
+        out.push_str(part);
+    }
+}
+
+fn number(out: &mut String, n: u64) {
+    out.push_str(itoa::Buffer::new().format(n));
 }
 
 /// Milliseconds with microseconds behind the point.
-fn ms(elapsed: Duration) -> String {
-    let us = elapsed.as_micros();
-    format!("{}.{:03}", us / 1000, us % 1000)
+fn ms(out: &mut String, elapsed: Duration) {
+    let us = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
+    number(out, us / 1000);
+    out.push('.');
+    thousandths(out, us % 1000);
+}
+
+fn address(out: &mut String, address: IpAddr) {
+    match address {
+        IpAddr::V4(v4) => {
+            for (i, octet) in v4.octets().into_iter().enumerate() {
+                if i > 0 {
+                    out.push('.');
+                }
+                number(out, octet.into());
+            }
+        }
+        // Into a String: cannot fail.
+        IpAddr::V6(v6) => drop(write!(out, "{v6}")),
+    }
 }
 
 fn json_line(out: &mut String, record: &AccessRecord<'_>) {
@@ -165,17 +218,19 @@ fn json_line(out: &mut String, record: &AccessRecord<'_>) {
     json_text(out, "method", record.method);
     json_text(out, "path", record.path);
     json_text(out, "route", record.route);
-    json_number(out, "status", Some(record.status));
+    json_number(out, "status", Some(record.status.into()));
     json_text(out, "outcome", record.outcome.as_str());
     match record.reason {
         Some(reason) => json_text(out, "reason", reason),
         None => out.push_str(",\"reason\":null"),
     }
     json_number(out, "age", record.age.map(|age| age.as_secs()));
-    json_number(out, "elapsed_ms", Some(ms(record.elapsed)));
-    json_number(out, "upstream_ms", record.upstream.map(ms));
+    json_ms(out, "elapsed_ms", Some(record.elapsed));
+    json_ms(out, "upstream_ms", record.upstream);
     json_number(out, "bytes", record.bytes);
-    let _ = writeln!(out, ",\"peer\":\"{}\"}}", record.peer);
+    out.push_str(",\"peer\":\"");
+    address(out, record.peer);
+    out.push_str("\"}\n");
 }
 
 /// Text from outside in a human line: without spaces, quotes and controls that could fake another field or line.
@@ -193,29 +248,41 @@ fn human_text(out: &mut String, text: &str) {
 
 fn human_line(out: &mut String, record: &AccessRecord<'_>) {
     time(out, record.at);
+    for text in [record.method, record.path] {
+        out.push(' ');
+        human_text(out, text);
+    }
     out.push(' ');
-    human_text(out, record.method);
+    number(out, record.status.into());
     out.push(' ');
-    human_text(out, record.path);
-    let _ = write!(out, " {} {}", record.status, record.outcome.as_str());
+    out.push_str(record.outcome.as_str());
     if let Some(reason) = record.reason {
         out.push('(');
         human_text(out, reason);
         out.push(')');
     }
-    let _ = write!(out, " {}ms", ms(record.elapsed));
+    out.push(' ');
+    ms(out, record.elapsed);
+    out.push_str("ms");
     if let Some(upstream) = record.upstream {
-        let _ = write!(out, " upstream={}ms", ms(upstream));
+        out.push_str(" upstream=");
+        ms(out, upstream);
+        out.push_str("ms");
     }
     if let Some(age) = record.age {
-        let _ = write!(out, " age={}s", age.as_secs());
+        out.push_str(" age=");
+        number(out, age.as_secs());
+        out.push('s');
     }
     if let Some(bytes) = record.bytes {
-        let _ = write!(out, " bytes={bytes}");
+        out.push_str(" bytes=");
+        number(out, bytes);
     }
     out.push_str(" route=");
     human_text(out, record.route);
-    let _ = write!(out, " peer={} id=", record.peer);
+    out.push_str(" peer=");
+    address(out, record.peer);
+    out.push_str(" id=");
     human_text(out, record.request_id);
     out.push('\n');
 }
@@ -224,6 +291,7 @@ fn human_line(out: &mut String, record: &AccessRecord<'_>) {
 mod tests {
     use parking_lot::Mutex;
 
+    use super::super::spool::MOST_LINES;
     use super::*;
 
     #[derive(Clone, Default)]
@@ -259,7 +327,7 @@ mod tests {
 
     fn written(json: bool, record: &AccessRecord<'_>) -> String {
         let shared = Shared::default();
-        let (log, guard) = AccessLog::to_writer(shared.clone(), json);
+        let (log, guard) = AccessLog::to_writer(shared.clone(), json).unwrap();
         assert!(log.enabled());
         log.write(record);
         drop(guard); // flushes
@@ -311,27 +379,31 @@ mod tests {
     }
 
     #[test]
-    fn a_full_queue_drops_lines_and_counts_them() {
+    fn what_finds_no_room_is_dropped_and_counted_and_all_else_is_written() {
         /// A writer that never returns until it is let go.
-        struct Stuck(std::sync::mpsc::Receiver<()>);
+        struct Stuck(std::sync::mpsc::Receiver<()>, Shared);
         impl Write for Stuck {
             fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
                 let _ = self.0.recv();
-                Ok(bytes.len())
+                self.1.write(bytes)
             }
             fn flush(&mut self) -> io::Result<()> {
                 Ok(())
             }
         }
         let (release, stuck) = std::sync::mpsc::channel();
-        let (log, guard) = AccessLog::to_writer(Stuck(stuck), true);
-        for _ in 0..QUEUE_LINES + 10 {
+        let shared = Shared::default();
+        let (log, guard) = AccessLog::to_writer(Stuck(stuck, shared.clone()), true).unwrap();
+        let mut left = 0;
+        while log.dropped_lines() == 0 {
             log.write(&record("/", "x"));
+            left += 1;
+            assert!(left <= 3 * MOST_LINES, "it is bounded");
         }
-        // One line may be in the writer's hands.
-        assert!((9..=10).contains(&log.dropped_lines()), "{}", log.dropped_lines());
+        assert!(left > MOST_LINES, "what is in the writer's hands takes no room");
         drop(release);
         drop(guard);
+        assert_eq!(shared.0.lock().iter().filter(|b| **b == b'\n').count(), left - 1);
     }
 
     proptest::proptest! {

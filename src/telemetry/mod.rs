@@ -5,6 +5,7 @@
 //! holds a query string, a credential or a body.
 
 mod access;
+mod spool;
 
 use std::fmt;
 use std::io::IsTerminal;
@@ -93,6 +94,15 @@ fn subscribe(filter: EnvFilter, json: bool) -> Result<(), TelemetryError> {
 
 /// `text` as the content of a JSON string: quotes, backslashes and controls escaped.
 pub(crate) fn escape_json(out: &mut String, text: &str) {
+    // Nearly always there is nothing to escape.
+    if text.bytes().all(|b| (0x20..0x7f).contains(&b) && b != b'"' && b != b'\\') {
+        out.push_str(text);
+        return;
+    }
+    escape_each(out, text);
+}
+
+fn escape_each(out: &mut String, text: &str) {
     use fmt::Write;
     for c in text.chars() {
         match c {

@@ -58,12 +58,13 @@ pub(super) fn decode_typed(typed: &str) -> String {
     String::from_utf8_lossy(&out).into_owned()
 }
 
-/// 64 hex digits of a digest.
-pub(crate) fn hex(digest: &[u8; 32]) -> String {
-    let mut out = String::with_capacity(64);
-    for byte in digest {
+/// Two hex digits for each byte.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut out = String::with_capacity(2 * bytes.len());
+    for byte in bytes {
         for nibble in [byte >> 4, byte & 15] {
-            out.push(char::from_digit(u32::from(nibble), 16).unwrap_or('0'));
+            out.push(char::from(DIGITS[usize::from(nibble)]));
         }
     }
     out

@@ -1,0 +1,132 @@
+//! Hits that memory answers: no await, no box, nothing owned that is not sent.
+//!
+//! ```text
+//! head ─┬─► hit again   target known, fields in plain sight ─► key ─► memory ─► fresh? ─► deliver
+//!       └─► ask memory  admissible? ─► normal form ─► key ─────► memory ─► fresh? ─► deliver (and remember the target)
+//! ```
+//!
+//! Invariant: the shorter way answers nothing that the longer one would not answer alike; where it cannot tell, it has
+//! said nothing and the longer one begins anew.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::Response;
+
+use super::identity::Head;
+use super::{Exchange, Known, Logged, forwarded};
+use crate::body::Body;
+use crate::config::Trust;
+use crate::policy::key::CacheKey;
+use crate::policy::route::Route;
+use crate::policy::subject::{self, Subject};
+use crate::semantics::cache_status::Outcome;
+use crate::semantics::fields::Sight;
+use crate::semantics::reuse::{self, Reuse};
+use crate::store::{Entry, Lookup, Tier};
+
+/// What memory has for a request: fresh, and of this age.
+struct Fresh {
+    entry: Arc<Entry>,
+    tier: Tier,
+    age: Duration,
+}
+
+impl Exchange {
+    /// A hit on a target that was hit before, by a request that carries nothing unusual.
+    pub(super) fn hit_again(&self, head: &Head<'_>, seen: Sight) -> Option<Response<Body>> {
+        if self.policy.routes.asks_fields() || self.believes(head) {
+            return None;
+        }
+        let view = self.store.coherence().view();
+        let meaning = self.memo.find(head.parts, &view)?;
+        let meaning = meaning.as_ref()?;
+        let route = &*meaning.route;
+        if self.searches.may_reduce(route) {
+            return None;
+        }
+        let subject = match seen {
+            Sight::Plain if subject::is_anonymous_in_plain_sight(route) => Subject::anonymous(),
+            _ => subject::identify(route, &head.parts.headers, &self.keys.load(), &view.secret, head.now)
+                .ok()?,
+        };
+        drop(view);
+        let key = match subject.anonymous {
+            true => meaning.anonymous,
+            false => {
+                let host = crate::policy::route::request_host(head.parts);
+                let head = Head { host: &host, ..*head };
+                self.key(&head, route, (&meaning.path, &meaning.query), &subject, None)
+            }
+        };
+        let fresh = fresh(self.look(head, &key), head, route).ok()?;
+        Some(self.answer_now(head, route, &key, &fresh))
+    }
+
+    /// What memory alone can say to a read.
+    pub(super) fn ask_memory(&self, head: &Head<'_>, route: &Arc<Route>) -> Result<Response<Body>, Known> {
+        let keyed = match self.admissible(head, route) {
+            Ok(admitted) => self.keyed(head, route, admitted, None),
+            Err(why) => return Err(Known::Unwanted(why)),
+        };
+        match fresh(self.look(head, &keyed.key), head, route) {
+            Ok(fresh) => {
+                if !self.policy.routes.asks_fields() && !self.believes(head) {
+                    self.remember(head, route, &keyed);
+                }
+                Ok(self.answer_now(head, route, &keyed.key, &fresh))
+            }
+            Err(found) => Err(Known::Identity(Box::new(keyed.into_identity()), found)),
+        }
+    }
+
+    fn remember(&self, head: &Head<'_>, route: &Arc<Route>, keyed: &super::identity::Keyed<'_>) {
+        let Some(normal) = keyed.normal() else { return };
+        let anonymous = match keyed.is_anonymous() {
+            true => keyed.key,
+            false => self.key(head, route, normal, &Subject::anonymous(), None),
+        };
+        self.memo.learn(head, &self.store.coherence().view(), route, normal, anonymous);
+    }
+
+    fn look(&self, head: &Head<'_>, key: &CacheKey) -> Option<Lookup> {
+        self.store.lookup_memory(key, &head.parts.headers, head.arrived, head.now)
+    }
+
+    /// Whether this peer's word about the outside counts: it is part of keys then.
+    fn believes(&self, head: &Head<'_>) -> bool {
+        let trust = &self.config.trust_forwarded;
+        *trust != Trust::Nobody && forwarded::trusted(trust, head.peer.addr.ip())
+    }
+
+    fn answer_now(&self, head: &Head<'_>, route: &Route, key: &CacheKey, fresh: &Fresh) -> Response<Body> {
+        let parts = head.parts;
+        let detail = fresh.tier.as_str();
+        let mut answer =
+            self.hit(&parts.method, &parts.headers, &fresh.entry, fresh.age, Outcome::Hit, detail);
+        answer.status.key = self.config.show_key.then(|| key.hex());
+        // A request that goes no further needs a name only for its line.
+        let id = self.access.enabled().then(|| forwarded::request_id(&parts.headers).0);
+        let logged = Logged {
+            started: head.arrived,
+            peer: head.peer,
+            method: &parts.method,
+            path: parts.uri.path(),
+            id: id.unwrap_or_default().into(),
+        };
+        self.finish(answer, Some(route), &logged)
+    }
+}
+
+/// What is found, if it may be sent as it is; else what was found.
+fn fresh(found: Option<Lookup>, head: &Head<'_>, route: &Route) -> Result<Fresh, Option<Lookup>> {
+    match found {
+        Some(Lookup::Found(entry, tier)) => {
+            match reuse::decide(&entry.response, &head.parts.headers, head.now, &route.terms) {
+                Reuse::Fresh { age } => Ok(Fresh { entry, tier, age }),
+                _ => Err(Some(Lookup::Found(entry, tier))),
+            }
+        }
+        found => Err(found),
+    }
+}
