@@ -274,7 +274,8 @@ impl Handler for Arc<Exchange> {
             forwarded::name_request(&mut parts.headers, &id);
         }
         let (method, path) = (parts.method.clone(), parts.uri.path().to_owned());
-        let host = request_host(&parts);
+        let scheme = forwarded::scheme(&parts.headers, peer, &self.config.trust_forwarded);
+        let host = request_host(&parts, scheme);
         let body = if incoming.is_end_stream() { Body::Empty } else { Body::stream(incoming) };
         let answer = self.choose(Inbound { parts, body, peer, host, arrived: started, interim }).await;
         self.finish(answer, &Logged { started, peer, method: &method, path: &path, id: &id })

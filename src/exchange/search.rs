@@ -196,8 +196,9 @@ impl Exchange {
     }
 
     fn place(&self, at: &At<'_>) -> CacheKey {
-        let host = request_host(at.parts);
-        let outside = forwarded::outside(&at.parts.headers, at.peer, &self.config.trust_forwarded, &host);
+        let (headers, trust) = (&at.parts.headers, &self.config.trust_forwarded);
+        let host = request_host(at.parts, forwarded::scheme(headers, at.peer, trust));
+        let outside = forwarded::outside(headers, at.peer, trust, &host);
         let parts = KeyParts {
             namespace: self.store.namespace(),
             route: &at.route.name,

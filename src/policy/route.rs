@@ -267,10 +267,10 @@ impl RouteTable {
 
 /// The request's host, lower-case, default ports removed: `:authority` / absolute form, else `Host`, else empty.
 ///
-/// Without a scheme in the request target, `:80` counts as the default and `:443` does not (the scheme is a separate
-/// part of keys). Several `Host` lines, which a server should have refused (RFC 9112 §3.2), give a name that no
+/// Which port is the default says the target's own scheme, or else `scheme`: `http://a:80` and `https://a:443` are what
+/// they are without the port, `https://a:80` is not. Several `Host` lines, which a server should have refused (RFC 9112 §3.2), give a name that no
 /// pattern matches.
-pub fn request_host(parts: &Parts) -> String {
+pub fn request_host(parts: &Parts, scheme: &str) -> String {
     let host = match parts.uri.authority() {
         Some(authority) => authority.as_str().rsplit('@').next().unwrap_or_default().to_ascii_lowercase(),
         None => {
@@ -279,7 +279,7 @@ pub fn request_host(parts: &Parts) -> String {
             lines.join(",").trim().to_ascii_lowercase()
         }
     };
-    let default = if parts.uri.scheme_str() == Some("https") { "443" } else { "80" };
+    let default = if parts.uri.scheme_str().unwrap_or(scheme) == "https" { "443" } else { "80" };
     let keep = match port_of(&host) {
         Some(port) if port == default => without_port(&host).len(),
         _ => host.strip_suffix(':').map_or(host.len(), str::len),

@@ -1,0 +1,148 @@
+//! The certificate in force, and its renewal while Weir serves.
+//!
+//! The files are read every ten seconds, and at once after [`Certificates::look`] (SIGHUP): what renews certificates
+//! changes files, replaces them, or turns a symbolic link, with or without a word to anybody, so their content is what
+//! counts. New handshakes get the new certificate; connections that are open keep what they have.
+//!
+//! Invariant: what is in force has been a sound pair. Files that are not (one of them is written before the other)
+//! change nothing; where they stay so, it is said once, and shown until it is over.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use tokio::sync::Notify;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::leaf::Leaf;
+use super::pair::{Pair, PairError, Texts, TlsFiles};
+use crate::time::Clock;
+
+/// How often the files are looked at.
+const EVERY: Duration = Duration::from_secs(10);
+
+/// How long files that do not fit may be in the middle of being written.
+const SETTLE: Duration = Duration::from_secs(1);
+
+/// The certificate that handshakes get.
+pub struct Certificates {
+    files: TlsFiles,
+    in_force: ArcSwap<Pair>,
+    /// Why the files' content is not in force.
+    failure: Mutex<Option<PairError>>,
+    wake: Notify,
+}
+
+impl std::fmt::Debug for Certificates {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Certificates").field("files", &self.files).finish_non_exhaustive()
+    }
+}
+
+/// What handshakes get now.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct InForce {
+    /// What the certificate says; `None` where it could not be read.
+    pub leaf: Option<Leaf>,
+    /// Why what is in the files now is not in force.
+    pub failure: Option<String>,
+}
+
+impl ResolvesServerCert for Certificates {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.in_force.load().certified.clone())
+    }
+}
+
+impl Certificates {
+    /// Reads the files, and goes on doing so until `shutdown`. Needs a running tokio runtime.
+    pub fn open(
+        files: TlsFiles,
+        clock: Clock,
+        shutdown: CancellationToken,
+    ) -> Result<Arc<Certificates>, PairError> {
+        let texts = Texts::read(&files)?;
+        let certificates = Arc::new(Certificates {
+            in_force: ArcSwap::from_pointee(texts.pair(&files)?),
+            files,
+            failure: Mutex::new(None),
+            wake: Notify::new(),
+        });
+        let (known, watching) = (texts.digest(), certificates.clone());
+        tokio::spawn(async move { shutdown.run_until_cancelled(watching.watch(known, clock)).await });
+        Ok(certificates)
+    }
+
+    /// Looks at the files now.
+    pub fn look(&self) {
+        self.wake.notify_one();
+    }
+
+    /// What handshakes get, and whether the files say something else.
+    pub fn in_force(&self) -> InForce {
+        let failure = self.failure.lock().as_ref().map(PairError::to_string);
+        InForce { leaf: self.in_force.load().leaf.clone(), failure }
+    }
+
+    async fn watch(&self, mut known: [u8; 32], clock: Clock) {
+        loop {
+            let asked = timeout(EVERY, self.wake.notified()).await.is_ok();
+            let found = match self.changed(&known).await {
+                // Both files are not written at the same moment.
+                Some(Err(_)) => {
+                    sleep(SETTLE).await;
+                    self.changed(&known).await
+                }
+                found => found,
+            };
+            match found {
+                None => {
+                    if self.failure.lock().take().is_some() || asked {
+                        tracing::info!("the certificate in force is the one in its file");
+                    }
+                }
+                Some(Ok((digest, pair))) => {
+                    known = digest;
+                    self.renew(pair, &clock);
+                }
+                Some(Err(error)) => self.keep(error),
+            }
+        }
+    }
+
+    /// What the files hold that is not in force.
+    async fn changed(&self, known: &[u8; 32]) -> Option<Result<([u8; 32], Pair), PairError>> {
+        let files = self.files.clone();
+        // Only a runtime that ends drops the task.
+        let read = tokio::task::spawn_blocking(move || Texts::read(&files)).await.ok()?;
+        let texts = match read {
+            Ok(texts) => texts,
+            Err(error) => return Some(Err(error)),
+        };
+        let digest = texts.digest();
+        (digest != *known).then(|| texts.pair(&self.files).map(|pair| (digest, pair)))
+    }
+
+    fn renew(&self, pair: Pair, clock: &Clock) {
+        let shown = pair.leaf.as_ref().map_or_else(|| "unknown".to_owned(), Leaf::to_string);
+        if pair.leaf.as_ref().is_some_and(|leaf| leaf.is_over(clock.now().0)) {
+            tracing::warn!(certificate = shown, "the certificate has changed, and the new one has expired");
+        } else {
+            tracing::info!(certificate = shown, "the certificate has been renewed");
+        }
+        self.in_force.store(Arc::new(pair));
+        *self.failure.lock() = None;
+    }
+
+    fn keep(&self, error: PairError) {
+        let mut failure = self.failure.lock();
+        if failure.as_ref() != Some(&error) {
+            tracing::warn!(%error, "the new certificate cannot be used; the old one stays in force");
+            *failure = Some(error);
+        }
+    }
+}
