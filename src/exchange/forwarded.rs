@@ -116,9 +116,7 @@ pub fn outside<'a>(headers: &HeaderMap, peer: Peer, trust: &Trust, host: &'a str
 
 /// The scheme the client used: what a trusted peer says, else what Weir's own listener saw.
 pub fn scheme(headers: &HeaderMap, peer: Peer, trust: &Trust) -> &'static str {
-    if *trust == Trust::Nobody
-        || !headers.contains_key(X_FORWARDED_PROTO)
-        || !trusted(trust, peer.addr.ip())
+    if *trust == Trust::Nobody || !headers.contains_key(X_FORWARDED_PROTO) || !trusted(trust, peer.addr.ip())
     {
         return peer.scheme();
     }

@@ -291,7 +291,8 @@ fn state(encoder: &mut DescriptorEncoder, gauges: &Gauges) -> fmt::Result {
             let help = "When the certificate in force expires, seconds since the Unix epoch.";
             plain("weir_tls_certificate_expiry_timestamp_seconds", help, end as f64)?;
         }
-        let help = "1 while the files hold a certificate or key that cannot be used; the old one is in force then.";
+        let help =
+            "1 while the files hold a certificate or key that cannot be used; the old one is in force then.";
         plain("weir_tls_certificate_renewal_failed", help, flag(certificate.renewal_failed))?;
     }
     if let Some((_, breaker)) = gauges.redis {

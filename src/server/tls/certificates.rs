@@ -146,3 +146,108 @@ impl Certificates {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, KeyPair};
+    use tempfile::TempDir;
+
+    use super::*;
+
+    /// Two files in a directory.
+    struct Disk {
+        dir: TempDir,
+        files: TlsFiles,
+    }
+
+    impl Disk {
+        fn new() -> Disk {
+            let dir = tempfile::tempdir().unwrap();
+            let at = |name: &str| dir.path().join(name);
+            let files = TlsFiles { certificate: at("chain.pem"), key: at("key.pem") };
+            let disk = Disk { dir, files };
+            disk.issue("first.example");
+            disk
+        }
+
+        fn issue(&self, name: &str) {
+            let key = KeyPair::generate().unwrap();
+            let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+            std::fs::write(&self.files.certificate, params.self_signed(&key).unwrap().pem()).unwrap();
+            std::fs::write(&self.files.key, key.serialize_pem()).unwrap();
+        }
+
+        async fn opened(&self) -> Arc<Certificates> {
+            Certificates::open(self.files.clone(), Clock::system(), CancellationToken::new()).unwrap()
+        }
+    }
+
+    fn name(certificates: &Certificates) -> String {
+        certificates.in_force().leaf.unwrap().names.concat()
+    }
+
+    /// Lets at most so many seconds pass until it holds. The files are read by another thread, which time waits for.
+    async fn within(seconds: u64, mut condition: impl FnMut() -> bool) -> bool {
+        for _ in 0..seconds * 10 {
+            if condition() {
+                return true;
+            }
+            timeout(Duration::from_millis(100), std::future::pending::<()>()).await.unwrap_err();
+        }
+        condition()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn new_files_are_found_without_a_word() {
+        let disk = Disk::new();
+        let certificates = disk.opened().await;
+        assert_eq!(name(&certificates), "first.example");
+        disk.issue("second.example");
+        assert!(within(11, || name(&certificates) == "second.example").await);
+        // As cert-manager does it: what is there turns into something else.
+        let other = Disk::new();
+        other.issue("third.example");
+        for (from, to) in
+            [(&other.files.certificate, &disk.files.certificate), (&other.files.key, &disk.files.key)]
+        {
+            std::fs::remove_file(to).unwrap();
+            std::os::unix::fs::symlink(from, to).unwrap();
+        }
+        assert!(within(11, || name(&certificates) == "third.example").await);
+        assert_eq!(certificates.in_force().failure, None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_cannot_be_used_changes_nothing_and_is_forgotten_when_it_is_gone() {
+        let disk = Disk::new();
+        let certificates = disk.opened().await;
+        let sound = std::fs::read(&disk.files.key).unwrap();
+        let failed = || certificates.in_force().failure.is_some();
+        std::fs::write(&disk.files.key, "half a ke").unwrap();
+        assert!(within(12, failed).await && name(&certificates) == "first.example");
+        std::fs::remove_file(&disk.files.key).unwrap();
+        let gone = || certificates.in_force().failure.is_some_and(|why| why.contains("cannot be read"));
+        assert!(within(12, gone).await && name(&certificates) == "first.example");
+        std::fs::write(&disk.files.key, sound).unwrap();
+        assert!(within(12, || !failed()).await && name(&certificates) == "first.example");
+        assert!(disk.dir.path().exists());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn files_that_are_being_written_have_a_moment() {
+        let disk = Disk::new();
+        let certificates = disk.opened().await;
+        let old = std::fs::read(&disk.files.key).unwrap();
+        disk.issue("second.example");
+        let new = std::fs::read(&disk.files.key).unwrap();
+        std::fs::write(&disk.files.key, &old).unwrap();
+        certificates.look();
+        // Within the second that the certificate is there and its key is not.
+        assert!(!within(0, || name(&certificates) != "first.example").await);
+        timeout(SETTLE / 2, std::future::pending::<()>()).await.unwrap_err();
+        std::fs::write(&disk.files.key, &new).unwrap();
+        let failed = || certificates.in_force().failure.is_some();
+        assert!(within(2, || failed() || name(&certificates) == "second.example").await);
+        assert!(!failed());
+    }
+}

@@ -185,7 +185,10 @@ mod tests {
             (&["x"], (9999, 12, 30), "9999-12-30T00:00:00Z"),
         ] {
             let leaf = Leaf::read(&certificate(names, until)).unwrap();
-            assert_eq!((leaf.names.as_slice(), leaf.not_after.to_string().as_str()), (names_of(names).as_slice(), shown));
+            assert_eq!(
+                (leaf.names.as_slice(), leaf.not_after.to_string().as_str()),
+                (names_of(names).as_slice(), shown)
+            );
         }
     }
 

@@ -83,8 +83,8 @@ impl Texts {
     }
 
     pub(super) fn pair(&self, files: &TlsFiles) -> Result<Pair, PairError> {
-        let chain = chain(&self.certificate)
-            .map_err(|why| PairError::Certificate(files.certificate.clone(), why))?;
+        let chain =
+            chain(&self.certificate).map_err(|why| PairError::Certificate(files.certificate.clone(), why))?;
         let key = key(&self.key).map_err(|why| PairError::Key(files.key.clone(), why))?;
         let leaf = chain.first().and_then(|der| Leaf::read(der));
         let provider = rustls::crypto::aws_lc_rs::default_provider();
