@@ -213,13 +213,12 @@ async fn a_small_answer_is_one_record() {
     }
     let found = records(&tap.lock());
     assert_eq!(found.len(), 1, "head and body in one record: {found:?}");
-    // HTTP/2 has settings and acknowledgements besides; its answer is not spread over records either.
+    // HTTP/2 has settings and acknowledgements besides; the frames of its answer share a record, too.
     let (stream, tap) = client.offering(&["h2"]).tapped().await;
     let _open = client::http2(stream, "/items/1").await;
     let found = records(&tap.lock());
-    let large = found.iter().filter(|(_, length)| *length > 1024).count();
-    let middling = found.iter().filter(|(kind, length)| *kind == 23 && (100..=1024).contains(length)).count();
-    assert_eq!((large, middling), (1, 0), "{found:?}");
+    // Alone, the content's frame would have 9 bytes and what TLS adds.
+    assert!(matches!(found.last(), Some((23, 1090..))), "{found:?}");
 }
 
 #[tokio::test]
