@@ -180,6 +180,13 @@ async fn what_two_readers_could_read_differently_is_refused() {
         within("an end", stream.read_to_string(&mut text)).await.expect("a close that says so");
         assert!(text.starts_with("HTTP/1.1 400"), "{request:?}: {text}");
     }
+    // Who is still sending when it is refused hears why.
+    let mut stream = authority.client(weir.addr()).offering(&["http/1.1"]).connect().await;
+    let request = format!("GET /x HTTP/1.1\r\nhost: a\r\nx: {}\r\n\r\n", "x".repeat(1 << 20));
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut text = String::new();
+    within("an end", stream.read_to_string(&mut text)).await.expect("a close that says so");
+    assert!(text.starts_with("HTTP/1.1 431"), "{text}");
     assert_eq!(origin.count("* /x"), 0);
 }
 
@@ -403,6 +410,8 @@ async fn check_tells_names_and_end() {
     assert_eq!(run.code, Some(0), "{}", run.stderr);
     assert!(run.stdout.contains("https") && run.stdout.contains("chain.pem"), "{}", run.stdout);
     assert!(run.stdout.contains("localhost, 127.0.0.1, until 2049-01-01T00:00:00Z"), "{}", run.stdout);
+    let run = run_weir(authority.dir(), &["check"], &[("KEY", "key"), ("WEIR_TLS_KEY", "nowhere.pem")]).await;
+    assert!(run.code == Some(2) && run.stderr.contains("nowhere.pem"), "{}", run.stderr);
     authority.issue_until(2001);
     let run = run_weir(authority.dir(), &["check"], &[("KEY", "key")]).await;
     assert_eq!(run.code, Some(0), "{}", run.stderr);

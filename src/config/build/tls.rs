@@ -15,9 +15,11 @@ impl Builder<'_, '_> {
     pub(super) fn tls(&mut self, given: Option<&Spanned<Tls>>) -> Option<TlsConfig> {
         let given = given?;
         let Tls { certificate, key } = given.get_ref();
+        // A table that came from the environment stands nowhere.
+        let place = Some(given.span()).filter(|span| !span.is_empty());
         for (name, typed) in [("certificate", certificate), ("key", key)] {
             if typed.is_none() {
-                self.missing("tls", Some(&given.span()), name, FILES_FORM);
+                self.missing("tls", place.as_ref(), name, FILES_FORM);
             }
         }
         let (certificate, key) = (certificate.as_ref()?, key.as_ref()?);
