@@ -505,6 +505,32 @@ mod tests {
         }
     }
 
+    #[test]
+    fn the_listener_s_scheme_counts_unless_a_trusted_peer_says_another() {
+        let [plain, tls] = [false, true].map(|tls| Peer { tls, ..peer("10.0.0.1") });
+        for (peer, trust, told, scheme) in [
+            (plain, &Trust::Nobody, None, "http"),
+            (tls, &Trust::Nobody, None, "https"),
+            (tls, &Trust::Nobody, Some("http"), "https"),
+            (plain, &Trust::Nobody, Some("https"), "http"),
+            (tls, &Trust::All, None, "https"),
+            (tls, &Trust::All, Some("http"), "http"),
+            (plain, &Trust::All, Some("HTTPS"), "https"),
+        ] {
+            let mut parts = request(&[("host", "a")]);
+            if let Some(told) = told {
+                parts.headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(told));
+            }
+            assert_eq!(
+                outside(&parts.headers, peer, trust, "a").scheme,
+                scheme,
+                "{peer:?} {trust:?} {told:?}"
+            );
+            prepare_request(&mut parts, peer, trust, "weir");
+            assert_eq!(all(&parts.headers, "x-forwarded-proto").concat().to_lowercase(), scheme);
+        }
+    }
+
     proptest! {
         #[test]
         fn any_fields_pass_without_panic(
