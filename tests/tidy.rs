@@ -293,7 +293,7 @@ const MAY_NAME: [(&str, &[&str]); 18] = [
     ("server", &["interim", "body", "metrics", "time"]),
     ("upstream", &["interim", "body", "policy", "semantics", "metrics", "time", "config"]),
     // Where settings are plain structs, each module that is set defines its own; `config` fills them in.
-    ("config", &["server", "store", "upstream", "coherence", "policy", "semantics"]),
+    ("config", &["server", "store", "upstream", "coherence", "policy", "semantics", "time"]),
     (
         "exchange",
         &[

@@ -25,7 +25,7 @@ fuzz_target!(|data: &[u8]| {
         0 => IpAddr::V4((address as u32).into()),
         _ => IpAddr::V6(Ipv6Addr::from_bits(u128::from(address) << (mode % 65))),
     };
-    let peer = Peer { addr: (ip, 4711).into() };
+    let peer = Peer { addr: (ip, 4711).into(), tls: false };
     let version = [Version::HTTP_10, Version::HTTP_11, Version::HTTP_2][usize::from(version as u8) % 3];
     trust(ip, length as u8);
     names(&headers);

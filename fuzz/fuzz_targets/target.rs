@@ -133,12 +133,12 @@ fn routes(path: &str, query: &str, host: &str) {
         return;
     }
     let mut parts = request.into_parts().0;
-    let before = request_host(&parts);
+    let before = request_host(&parts, "http");
     settle(&mut parts.uri, &mut parts.headers);
     let (uri, headers) = (parts.uri.clone(), parts.headers.clone());
     settle(&mut parts.uri, &mut parts.headers);
     assert_eq!((&uri, &headers), (&parts.uri, &parts.headers));
-    let host = request_host(&parts);
+    let host = request_host(&parts, "http");
     assert!(host.bytes().all(|b| !b.is_ascii_uppercase()) && !host.ends_with(":80"));
     assert!(
         parts.uri.authority().is_none() && (before == host || before.contains(':')),

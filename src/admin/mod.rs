@@ -36,6 +36,7 @@ use crate::metrics::Metrics;
 use crate::policy::Policy;
 use crate::policy::subject::KeySets;
 use crate::semantics::timestamp::Timestamp;
+use crate::server::tls::Certificates;
 use crate::store::Store;
 use crate::telemetry::AccessLog;
 use crate::time::Clock;
@@ -58,6 +59,8 @@ pub struct AdminState {
     pub keys: Arc<arc_swap::ArcSwap<KeySets>>,
     /// For key sets whose last refresh failed.
     pub refresher: Refresher,
+    /// The traffic listener's certificate; `None` = no TLS.
+    pub certificates: Option<Arc<Certificates>>,
     /// Backend.
     pub upstream: Arc<Upstream>,
     /// For its count of dropped lines.

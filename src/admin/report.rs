@@ -10,8 +10,9 @@ use serde_json::{Map, Value, json};
 use super::AdminState;
 use super::reply::typed;
 use crate::body::Body;
-use crate::metrics::{Format, Gauges};
+use crate::metrics::{CertificateGauges, Format, Gauges};
 use crate::semantics::cache_status::Outcome;
+use crate::server::tls::InForce;
 use crate::store::RedisHealth;
 
 /// Longest wait for Redis' word on itself; a frozen Redis must not hold up a probe.
@@ -19,7 +20,8 @@ const REDIS_LIMIT: Duration = Duration::from_secs(1);
 
 impl AdminState {
     /// `/healthz`. `status` is `ok`, `degraded` (Redis away, its purge log not followed, no lease held, purges owed, or
-    /// a key set that could not be refreshed) or `draining`.
+    /// a key set that could not be refreshed, a certificate that has expired or whose renewal cannot be used) or
+    /// `draining`.
     pub(super) async fn health(&self) -> Value {
         let redis = self.redis().await;
         let ready = self.ready.load(Ordering::Acquire);
@@ -28,7 +30,9 @@ impl AdminState {
             .as_ref()
             .is_some_and(|redis| !redis.connected || redis.breaker == "open" || !redis.log_followed);
         let log = self.log();
-        let degraded = away || log.is_degraded() || !stale_keys.is_empty();
+        let certificate = self.certificates.as_ref().map(|certificates| certificates.in_force());
+        let unsound = certificate.as_ref().is_some_and(|c| c.failure.is_some() || self.has_expired(c));
+        let degraded = away || log.is_degraded() || !stale_keys.is_empty() || unsound;
         let status = match (ready, degraded) {
             (false, _) => "draining",
             (true, true) => "degraded",
@@ -49,6 +53,7 @@ impl AdminState {
                 "idle": idle,
             },
             "memory": { "entries": stats.memory_entries, "bytes": stats.memory_bytes },
+            "certificate": certificate.map(|certificate| certificate_json(&certificate)),
             "keys": {
                 "sets": self.keys.load().0.len(),
                 "failures": stale_keys.into_iter().collect::<BTreeMap<_, _>>(),
@@ -108,10 +113,15 @@ impl AdminState {
             started: self.started.at,
             config_loaded: (self.started.at, true),
             access_log_dropped: self.access.dropped_lines(),
+            certificate: self.certificates.as_ref().map(|certificates| gauges(&certificates.in_force())),
         });
         let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or("");
         let format = Format::accepted(accept);
         typed(StatusCode::OK, format.content_type(), self.metrics.render_as(format))
+    }
+
+    fn has_expired(&self, certificate: &InForce) -> bool {
+        certificate.leaf.as_ref().is_some_and(|leaf| leaf.is_over(self.clock.now().0))
     }
 
     fn uptime(&self) -> Duration {
@@ -124,6 +134,21 @@ impl AdminState {
             let last_error = Some(format!("no answer within {} s", REDIS_LIMIT.as_secs()));
             Some(RedisHealth { breaker: "open", last_error, ..RedisHealth::default() })
         })
+    }
+}
+
+fn certificate_json(certificate: &InForce) -> Value {
+    json!({
+        "names": certificate.leaf.as_ref().map(|leaf| &leaf.names),
+        "not_after": certificate.leaf.as_ref().map(|leaf| leaf.not_after.to_string()),
+        "failure": certificate.failure,
+    })
+}
+
+fn gauges(certificate: &InForce) -> CertificateGauges {
+    CertificateGauges {
+        not_after: certificate.leaf.as_ref().map(|leaf| leaf.not_after.as_second()),
+        renewal_failed: certificate.failure.is_some(),
     }
 }
 

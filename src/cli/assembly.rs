@@ -13,10 +13,11 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::{self, AdminState, Started, Token};
-use crate::config::{self, Config};
+use crate::config::{self, Config, TlsConfig};
 use crate::exchange::{Exchange, Parts};
 use crate::metrics::Metrics;
 use crate::policy::Policy;
+use crate::server::tls::{Acceptor, Certificates};
 use crate::server::{self, Drained};
 use crate::store::{Store, outside};
 use crate::telemetry::AccessLog;
@@ -91,6 +92,7 @@ pub(super) struct Running {
     drain: CancellationToken,
     server: JoinHandle<Drained>,
     admin: Option<(CancellationToken, JoinHandle<()>)>,
+    certificates: Option<Arc<Certificates>>,
     refresh: CancellationToken,
     exchange: Arc<Exchange>,
     store: Arc<Store>,
@@ -107,6 +109,8 @@ pub(super) async fn start(
     clock: Clock,
 ) -> Result<Running, StartError> {
     let started = Started::now(&clock);
+    let refresh = CancellationToken::new();
+    let (certificates, acceptor) = tls(config.tls, &clock, &refresh)?.unzip();
     let keys = config::initial_key_sets(&config.key_sets).map_err(StartError::Settings)?;
     let keys = Arc::new(ArcSwap::from_pointee(keys));
     let upstream = Arc::new(Upstream::new(config.upstream).map_err(StartError::Settings)?);
@@ -115,7 +119,6 @@ pub(super) async fn start(
     let store = Store::open(config.store, policy.tags.fingerprint, clock.clone(), metrics.clone()).await;
     take_up_outside(&store, &policy);
     let ready = Arc::new(AtomicBool::new(true));
-    let refresh = CancellationToken::new();
     let refresher = jwks::spawn(config.key_sets, keys.clone(), refresh.clone());
     let exchange = Exchange::new(Parts {
         policy: policy.clone(),
@@ -137,6 +140,7 @@ pub(super) async fn start(
             policy,
             keys,
             refresher,
+            certificates: certificates.clone(),
             upstream,
             access,
             token,
@@ -150,6 +154,7 @@ pub(super) async fn start(
     let drain = CancellationToken::new();
     let serving = server::serve(
         listeners.traffic,
+        acceptor,
         config.limits,
         exchange.clone(),
         drain.clone(),
@@ -160,6 +165,7 @@ pub(super) async fn start(
         drain,
         server: tokio::spawn(serving),
         admin,
+        certificates,
         refresh,
         exchange,
         store,
@@ -167,6 +173,19 @@ pub(super) async fn start(
         drain_timeout: config.drain_timeout,
         drain_delay: config.drain_delay,
     })
+}
+
+/// The certificate in force, and what shows it to clients.
+fn tls(
+    config: Option<TlsConfig>,
+    clock: &Clock,
+    shutdown: &CancellationToken,
+) -> Result<Option<(Arc<Certificates>, Acceptor)>, StartError> {
+    let Some(TlsConfig { files, .. }) = config else { return Ok(None) };
+    let certificates = Certificates::open(files, clock.clone(), shutdown.clone())
+        .map_err(|error| StartError::Settings(error.to_string()))?;
+    let acceptor = Acceptor::new(certificates.clone()).map_err(StartError::Settings)?;
+    Ok(Some((certificates, acceptor)))
 }
 
 /// From now on purges that somebody writes into the log's inbox are read by the rules in force.
@@ -210,6 +229,13 @@ impl Running {
                 Drained::Cut(0)
             }
             other => other,
+        }
+    }
+
+    /// Looks whether certificate and key have been renewed.
+    pub(super) fn look_at_certificates(&self) {
+        if let Some(certificates) = &self.certificates {
+            certificates.look();
         }
     }
 

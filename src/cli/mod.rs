@@ -79,6 +79,7 @@ The smallest proxy.toml:
 Signals:
   SIGTERM, SIGINT   drain: readiness falls, listeners close, requests under way end within
                     drain_timeout; a second signal ends the process at once
+  SIGHUP            with [tls]: look at once whether certificate and key have been renewed
 
 Environment:
   WEIR_…            overrides any setting: [redis] url is WEIR_REDIS_URL, [admin] token is

@@ -56,6 +56,14 @@ async fn serve(accepted: Accepted, access: AccessLog) -> Exit {
             _ => tracing::warn!("{warning}"),
         }
     }
+    // Where nothing can be renewed, SIGHUP ends the process as ever.
+    let hangup = match config.tls.as_ref().map(|_| signal(SignalKind::hangup())).transpose() {
+        Ok(hangup) => hangup,
+        Err(error) => {
+            tracing::error!(%error, "SIGHUP cannot be listened for");
+            return Exit::Failed;
+        }
+    };
     let started = async {
         let listeners = Listeners::bind(&config).await?;
         announce(&config, &listeners, &file);
@@ -70,7 +78,7 @@ async fn serve(accepted: Accepted, access: AccessLog) -> Exit {
         Ok(running) => {
             notify::ready("Serving");
             tracing::info!("ready");
-            until_signal(running, signals).await
+            until_signal(running, signals, hangup).await
         }
         Err(error) => {
             tracing::error!("{error}");
@@ -86,6 +94,7 @@ fn announce(config: &Config, listeners: &Listeners, file: &str) {
         version = env!("CARGO_PKG_VERSION"),
         config = file,
         listen = %traffic,
+        tls = config.tls.is_some(),
         upstream = %config.upstream.origin,
         routes = config.policy.routes.iter().count(),
         purge_rules = config.policy.tags.rules.len(),
@@ -109,12 +118,15 @@ fn announce(config: &Config, listeners: &Listeners, file: &str) {
     }
 }
 
-async fn until_signal(mut running: Running, mut signals: Signals) -> Exit {
-    let name = tokio::select! {
-        (name, _) = signals.next() => name,
-        () = running.failed() => {
-            tracing::error!("the traffic listener ended by itself");
-            return Exit::Failed;
+async fn until_signal(mut running: Running, mut signals: Signals, mut hangup: Option<Signal>) -> Exit {
+    let name = loop {
+        tokio::select! {
+            (name, _) = signals.next() => break name,
+            () = next(&mut hangup) => running.look_at_certificates(),
+            () = running.failed() => {
+                tracing::error!("the traffic listener ended by itself");
+                return Exit::Failed;
+            }
         }
     };
     notify::stopping();
@@ -145,6 +157,16 @@ fn finish(drained: Drained, took: Duration) -> Exit {
             );
             Exit::Cut
         }
+    }
+}
+
+/// The next of a signal that may not be listened for.
+async fn next(signal: &mut Option<Signal>) {
+    match signal {
+        Some(signal) => {
+            signal.recv().await;
+        }
+        None => std::future::pending().await,
     }
 }
 

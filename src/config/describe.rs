@@ -31,7 +31,12 @@ pub fn describe(config: &Config) -> String {
         Trust::Networks(_) => "kept from trusted networks",
         Trust::All => "kept from everybody",
     };
-    let _ = writeln!(out, "  traffic   {}, X-Forwarded-* of clients {trust}", config.listen);
+    let spoken = if config.tls.is_some() { "https" } else { "http" };
+    let _ = writeln!(out, "  traffic   {}, {spoken}, X-Forwarded-* of clients {trust}", config.listen);
+    if let Some(tls) = &config.tls {
+        let says = tls.leaf.as_ref().map_or_else(|| "of unknown end".to_owned(), ToString::to_string);
+        let _ = writeln!(out, "  tls       {} ({says})", tls.files.certificate.display());
+    }
     let _ = writeln!(out, "  admin     {admin}");
     let _ = writeln!(out, "  upstream  {}", config.upstream.origin);
     describe_store(&mut out, config);

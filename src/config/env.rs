@@ -82,6 +82,8 @@ pub(crate) const SETTINGS: &[(&str, Kind)] = &[
     ("upstream.keep_alive", Text),
     ("upstream.max_connections", Scalar),
     ("upstream.ca_file", Text),
+    ("tls.certificate", Text),
+    ("tls.key", Text),
     ("server.header_timeout", Text),
     ("server.idle_timeout", Text),
     ("server.max_header_bytes", Text),

@@ -20,6 +20,7 @@ pub(crate) struct File {
     pub(crate) listen: Option<Text>,
     /// `upstream = "…"` has been turned into `[upstream] url = "…"` before this is read.
     pub(crate) upstream: Upstream,
+    pub(crate) tls: Option<Spanned<Tls>>,
     pub(crate) server: Server,
     pub(crate) admin: Admin,
     pub(crate) redis: Option<Redis>,
@@ -58,6 +59,14 @@ pub(crate) struct Server {
     pub(crate) drain_delay: Option<Spanned<Span>>,
     pub(crate) trust_forwarded: Option<Switch<Networks>>,
     pub(crate) probes: Option<bool>,
+}
+
+/// `[tls]`
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Tls {
+    pub(crate) certificate: Option<Text>,
+    pub(crate) key: Option<Text>,
 }
 
 /// `[admin]`

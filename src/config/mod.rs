@@ -31,6 +31,7 @@ pub use self::problem::{Excerpt, Problem, Severity};
 use crate::policy::Policy;
 use crate::policy::subject::{KeySet, KeySets};
 use crate::server::ServerLimits;
+use crate::server::tls::{Leaf, TlsFiles};
 use crate::store::StoreConfig;
 use crate::upstream::UpstreamConfig;
 
@@ -99,6 +100,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Traffic listener's limits.
     pub limits: ServerLimits,
+    /// Traffic over TLS; `None` = plain HTTP.
+    pub tls: Option<TlsConfig>,
     /// Backend.
     pub upstream: UpstreamConfig,
     /// Admin listener; `None` = switched off.
@@ -123,6 +126,15 @@ impl std::fmt::Debug for Config {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&describe(self))
     }
+}
+
+/// TLS on the traffic listener.
+#[derive(Debug, Clone)]
+pub struct TlsConfig {
+    /// Certificate and key, which belong together.
+    pub files: TlsFiles,
+    /// What the certificate says, as far as it could be read.
+    pub leaf: Option<Leaf>,
 }
 
 /// The admin listener.

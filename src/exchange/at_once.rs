@@ -18,7 +18,7 @@ use super::{Exchange, Known, Logged, forwarded};
 use crate::body::Body;
 use crate::config::Trust;
 use crate::policy::key::CacheKey;
-use crate::policy::route::Route;
+use crate::policy::route::{Route, request_host};
 use crate::policy::subject::{self, Subject};
 use crate::semantics::cache_status::Outcome;
 use crate::semantics::fields::Sight;
@@ -39,7 +39,7 @@ impl Exchange {
             return None;
         }
         let view = self.store.coherence().view();
-        let meaning = self.memo.find(head.parts, &view)?;
+        let meaning = self.memo.find(head, &view)?;
         let meaning = meaning.as_ref()?;
         let route = &*meaning.route;
         if self.searches.may_reduce(route) {
@@ -54,7 +54,7 @@ impl Exchange {
         let key = match subject.anonymous {
             true => meaning.anonymous,
             false => {
-                let host = crate::policy::route::request_host(head.parts);
+                let host = request_host(head.parts, head.peer.scheme());
                 let head = Head { host: &host, ..*head };
                 self.key(&head, route, (&meaning.path, &meaning.query), &subject, None)
             }

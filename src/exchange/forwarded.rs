@@ -101,21 +101,27 @@ pub struct Outside<'a> {
 /// What the client addressed: what a trusted peer says, else what Weir itself saw (`host`). Every trusted claim
 /// that is sent on and may colour an answer is in here, so that none of them is an unkeyed input.
 pub fn outside<'a>(headers: &HeaderMap, peer: Peer, trust: &Trust, host: &'a str) -> Outside<'a> {
-    let plain = Outside { scheme: "http", host: Cow::Borrowed(host) };
+    let mut outside = Outside { scheme: scheme(headers, peer, trust), host: Cow::Borrowed(host) };
     if *trust == Trust::Nobody || !trusted(trust, peer.addr.ip()) {
-        return plain;
+        return outside;
     }
-    let mut outside = plain;
     for claim in CLAIMS.iter().filter(|c| !CLIENT_ADDRESS.contains(c)) {
         for value in headers.get_all(*claim) {
-            if *claim == "x-forwarded-proto" && value.as_bytes().eq_ignore_ascii_case(b"https") {
-                outside.scheme = "https";
-            }
             let told = format!("\n{claim}:{}", String::from_utf8_lossy(value.as_bytes()));
             outside.host.to_mut().push_str(&told);
         }
     }
     outside
+}
+
+/// The scheme the client used: what a trusted peer says, else what Weir's own listener saw.
+pub fn scheme(headers: &HeaderMap, peer: Peer, trust: &Trust) -> &'static str {
+    if *trust == Trust::Nobody || !headers.contains_key(X_FORWARDED_PROTO) || !trusted(trust, peer.addr.ip())
+    {
+        return peer.scheme();
+    }
+    let https = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"https");
+    if headers.get_all(X_FORWARDED_PROTO).iter().any(https) { "https" } else { "http" }
 }
 
 /// Claims about who the client is, not about what it addressed: like the client's address itself, they are not
@@ -181,7 +187,7 @@ fn add_forwarded(headers: &mut HeaderMap, peer: Peer, trusted: bool) {
         headers.insert(X_FORWARDED_FOR, value);
     }
     if !headers.contains_key(X_FORWARDED_PROTO) {
-        headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
+        headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(peer.scheme()));
     }
     if !headers.contains_key(X_FORWARDED_HOST)
         && let Some(host) = headers.get(HOST).filter(|host| !host.is_empty()).cloned()
@@ -308,7 +314,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn peer(ip: &str) -> Peer {
-        Peer { addr: (ip.parse::<IpAddr>().unwrap(), 40_000).into() }
+        Peer { addr: (ip.parse::<IpAddr>().unwrap(), 40_000).into(), tls: false }
     }
 
     fn request(fields: &[(&str, &str)]) -> request::Parts {
@@ -496,6 +502,32 @@ mod tests {
             "00_4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
         ] {
             assert!(!valid(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_listener_s_scheme_counts_unless_a_trusted_peer_says_another() {
+        let [plain, tls] = [false, true].map(|tls| Peer { tls, ..peer("10.0.0.1") });
+        for (peer, trust, told, scheme) in [
+            (plain, &Trust::Nobody, None, "http"),
+            (tls, &Trust::Nobody, None, "https"),
+            (tls, &Trust::Nobody, Some("http"), "https"),
+            (plain, &Trust::Nobody, Some("https"), "http"),
+            (tls, &Trust::All, None, "https"),
+            (tls, &Trust::All, Some("http"), "http"),
+            (plain, &Trust::All, Some("HTTPS"), "https"),
+        ] {
+            let mut parts = request(&[("host", "a")]);
+            if let Some(told) = told {
+                parts.headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(told));
+            }
+            assert_eq!(
+                outside(&parts.headers, peer, trust, "a").scheme,
+                scheme,
+                "{peer:?} {trust:?} {told:?}"
+            );
+            prepare_request(&mut parts, peer, trust, "weir");
+            assert_eq!(all(&parts.headers, "x-forwarded-proto").concat().to_lowercase(), scheme);
         }
     }
 

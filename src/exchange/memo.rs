@@ -2,8 +2,8 @@
 //! matched and hashed once, not for every request.
 //!
 //! Invariants:
-//! - What is remembered is a function of what it is found by, whole and compared byte for byte: method, `Host`, target,
-//!   and the secret of keys. Where anything else has a say (a route's conditions on fields, what a trusted proxy claims
+//! - What is remembered is a function of what it is found by, whole and compared byte for byte: method, scheme, `Host`,
+//!   target, and the secret of keys. Where anything else has a say (a route's conditions on fields, what a trusted proxy claims
 //!   of the outside, a backend's rule about queries), nothing is looked up here.
 //! - Only what was answered from memory is remembered, so that nobody fills this with targets that mean nothing.
 //! - It is bounded by places, and a place by bytes; what is pushed out costs a parse.
@@ -32,6 +32,7 @@ const PUSHES: u32 = 8;
 /// What a target means.
 pub(super) struct Meaning {
     method: Method,
+    scheme: &'static str,
     host: Box<[u8]>,
     target: Box<str>,
     secret_id: u64,
@@ -63,13 +64,15 @@ impl Default for Memo {
 
 impl Memo {
     /// What this request's target was found to mean under the view's secret.
-    pub(super) fn find(&self, parts: &request::Parts, view: &View) -> Option<Guard<Option<Arc<Meaning>>>> {
+    pub(super) fn find(&self, head: &Head<'_>, view: &View) -> Option<Guard<Option<Arc<Meaning>>>> {
+        let parts = head.parts;
         let (host, target) = spelt(parts)?;
         let place = self.places[self.place(host, target)].load();
         let same = place.as_ref().is_some_and(|meaning| {
             *meaning.target == *target
                 && *meaning.host == *host
                 && meaning.method == parts.method
+                && meaning.scheme == head.peer.scheme()
                 && meaning.secret_id == view.secret_id
         });
         same.then_some(place)
@@ -96,6 +99,7 @@ impl Memo {
         }
         place.store(Some(Arc::new(Meaning {
             method: parts.method.clone(),
+            scheme: head.peer.scheme(),
             host: host.into(),
             target: target.into(),
             secret_id: view.secret_id,

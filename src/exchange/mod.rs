@@ -325,7 +325,8 @@ impl Handler for Arc<Exchange> {
         }
         // Nobody on the way may look at what does not go all the way.
         strip_nominated(&mut parts.headers);
-        let host = request_host(&parts);
+        let host =
+            request_host(&parts, forwarded::scheme(&parts.headers, peer, &self.config.trust_forwarded));
         let overridden = seen == Sight::Other && parts.headers.keys().any(is_override);
         let way = self.choose(&parts, &host, overridden);
         let mut known = Known::Nothing;

@@ -180,7 +180,8 @@ impl Exchange {
             return None;
         }
         let rule = Variance::of(response)?;
-        let host = request_host(&wanted.parts);
+        let scheme = forwarded::scheme(&wanted.parts.headers, wanted.peer, &self.config.trust_forwarded);
+        let host = request_host(&wanted.parts, scheme);
         let head = Head {
             parts: &wanted.parts,
             peer: wanted.peer,

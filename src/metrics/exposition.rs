@@ -286,6 +286,15 @@ fn state(encoder: &mut DescriptorEncoder, gauges: &Gauges) -> fmt::Result {
     if let Some((up, _)) = gauges.redis {
         plain("weir_redis_up", "1 if Redis answered just now.", flag(up))?;
     }
+    if let Some(certificate) = gauges.certificate {
+        if let Some(end) = certificate.not_after {
+            let help = "When the certificate in force expires, seconds since the Unix epoch.";
+            plain("weir_tls_certificate_expiry_timestamp_seconds", help, end as f64)?;
+        }
+        let help =
+            "1 while the files hold a certificate or key that cannot be used; the old one is in force then.";
+        plain("weir_tls_certificate_renewal_failed", help, flag(certificate.renewal_failed))?;
+    }
     if let Some((_, breaker)) = gauges.redis {
         let help = "State of the breaker in front of Redis: 1 for the one it is in.";
         let mut out = family(encoder, "weir_redis_breaker", help, MetricType::Gauge)?;

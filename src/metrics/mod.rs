@@ -196,6 +196,17 @@ pub struct Gauges {
     pub config_loaded: (Timestamp, bool),
     /// Access-log lines dropped because the queue was full.
     pub access_log_dropped: u64,
+    /// The traffic listener's certificate; `None` = no TLS.
+    pub certificate: Option<CertificateGauges>,
+}
+
+/// The certificate in force at the moment of a scrape.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CertificateGauges {
+    /// Its end, seconds since the Unix epoch; `None` = it could not be read.
+    pub not_after: Option<i64>,
+    /// What is in the files now cannot be used.
+    pub renewal_failed: bool,
 }
 
 /// The shared purge log at the moment of a scrape.

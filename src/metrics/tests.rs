@@ -133,6 +133,7 @@ fn busy() -> Metrics {
         false_voids: 2,
         enabled: true,
         config_loaded: (Timestamp(1_500), true),
+        certificate: Some(CertificateGauges { not_after: Some(2_000_000_000), renewal_failed: true }),
         ..Gauges::default()
     });
     metrics
@@ -168,6 +169,8 @@ fn prometheus_text_is_strictly_well_formed_and_says_what_happened() {
     assert_eq!(parsed.get("weir_entries_void_total{reason=\"purged\"}"), 7.0);
     assert_eq!(parsed.get("weir_false_voids_total"), 2.0);
     assert_eq!(parsed.get("weir_config_last_reload_success_timestamp_seconds"), 1.5);
+    assert_eq!(parsed.get("weir_tls_certificate_expiry_timestamp_seconds"), 2e9);
+    assert_eq!(parsed.get("weir_tls_certificate_renewal_failed"), 1.0);
     assert_eq!(parsed.kinds["weir_requests_total"], "counter");
 }
 
@@ -182,7 +185,7 @@ fn openmetrics_is_strictly_well_formed_too() {
 fn without_redis_nothing_is_claimed_about_it() {
     let text = Metrics::new(&[]).render();
     parse(&text, Format::Prometheus);
-    assert!(!text.contains("weir_redis") && !text.contains("weir_log_members"));
+    assert!(!text.contains("weir_redis") && !text.contains("weir_log_members") && !text.contains("weir_tls"));
 }
 
 #[test]

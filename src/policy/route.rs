@@ -277,15 +277,15 @@ impl RouteTable {
 
 /// The request's host, lower-case, default ports removed: `:authority` / absolute form, else `Host`, else empty.
 ///
-/// Without a scheme in the request target, `:80` counts as the default and `:443` does not (the scheme is a separate
-/// part of keys). Several `Host` lines, which a server should have refused (RFC 9112 §3.2), give a name that no
+/// Which port is the default says the target's own scheme, or else `scheme`: `http://a:80` and `https://a:443` are what
+/// they are without the port, `https://a:80` is not. Several `Host` lines, which a server should have refused (RFC 9112 §3.2), give a name that no
 /// pattern matches.
-pub fn request_host(parts: &Parts) -> Cow<'_, str> {
+pub fn request_host<'a>(parts: &'a Parts, scheme: &str) -> Cow<'a, str> {
     let host = match parts.uri.authority() {
         Some(authority) => Cow::Borrowed(authority.as_str().rsplit('@').next().unwrap_or_default()),
         None => host_field(&parts.headers),
     };
-    let default = if parts.uri.scheme_str() == Some("https") { "443" } else { "80" };
+    let default = if parts.uri.scheme_str().unwrap_or(scheme) == "https" { "443" } else { "80" };
     let keep = match port_of(&host) {
         Some(port) if port == default => without_port(&host).len(),
         _ => host.strip_suffix(':').map_or(host.len(), str::len),

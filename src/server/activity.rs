@@ -120,6 +120,13 @@ impl Activity {
             && (self.broken_off.load(Ordering::Acquire) || self.exchanges.load(Ordering::Acquire) > 0)
     }
 
+    /// Nothing is under way, nothing broke off, and what is spoken is HTTP.
+    pub(super) fn is_at_rest(&self) -> bool {
+        self.exchanges.load(Ordering::Acquire) == 0
+            && !self.broken_off.load(Ordering::Acquire)
+            && !self.is_tunnel()
+    }
+
     /// The answer about to be sent ends with the connection alone.
     pub(super) fn close_delimited(&self) {
         self.close_delimited.store(true, Ordering::Release);

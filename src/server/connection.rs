@@ -1,17 +1,20 @@
 //! One client connection, from its first byte to its last: protocol, service, watchdog, orders to stop.
 
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::activity::Activity;
 use super::exchanges::{Exchanges, Serving};
+use super::tls::{self, Acceptor, Opened};
 use super::wire::{Protocol, Wire};
 use super::{Handler, Hold, Peer, Phase, ServerLimits};
 use crate::interim::Line;
@@ -34,6 +37,7 @@ const GOODBYE: Duration = Duration::from_secs(5);
 pub(super) async fn serve<H: Handler>(
     stream: TcpStream,
     peer: Peer,
+    tls: Option<Acceptor>,
     handler: Arc<H>,
     limits: Arc<ServerLimits>,
     hold: Hold,
@@ -44,13 +48,17 @@ pub(super) async fn serve<H: Handler>(
     }
     let activity = Activity::new(limits.header_timeout, limits.idle_timeout);
     let line = Arc::<Line>::default();
-    let mut wire = Wire::new(stream, activity.clone(), line.clone());
-    let protocol = tokio::select! {
+    let opened = open(stream, tls, &activity, &line);
+    let (wire, protocol) = tokio::select! {
         biased;
-        sniffed = timeout(limits.header_timeout, wire.sniff()) => match sniffed {
-            Ok(Ok(Some(protocol))) => protocol,
+        opened = timeout(limits.header_timeout, opened) => match opened {
+            Ok(Ok(Some(opened))) => opened,
             // Silent, gone, or a preface that never ended: nobody to answer.
-            Ok(Ok(None)) | Ok(Err(_)) | Err(_) => return,
+            Ok(Ok(None)) | Err(_) => return,
+            Ok(Err(error)) => {
+                tracing::debug!(client = %peer.addr, %error, "a client connection came to nothing");
+                return;
+            }
         },
         _ = phase.wait_for(|phase| *phase != Phase::Serving) => return,
     };
@@ -76,6 +84,41 @@ pub(super) async fn serve<H: Handler>(
         End::Done(Err(error)) => tracing::debug!(client = %peer.addr, %error, "a client connection broke"),
         End::TimedOut => tracing::debug!(client = %peer.addr, "a client connection idled too long"),
         End::Cut => tracing::debug!(client = %peer.addr, "a client connection was cut by the drain"),
+    }
+}
+
+/// The wire, and what is spoken over it. `None`: nobody is left to speak to.
+async fn open(
+    stream: TcpStream,
+    tls: Option<Acceptor>,
+    activity: &Arc<Activity>,
+    line: &Arc<Line>,
+) -> io::Result<Option<(Wire, Protocol)>> {
+    let wire = |socket| Wire::new(socket, activity.clone(), line.clone());
+    let Some(tls) = tls else {
+        let mut wire = wire(stream.into());
+        return Ok(wire.sniff().await?.map(|protocol| (wire, protocol)));
+    };
+    // Boxed: a handshake is large, and connections without one should not carry the room for it.
+    match Box::pin(tls.accept(stream, activity.clone())).await? {
+        Opened::Tls(socket, agreed) => {
+            let mut wire = wire(socket);
+            let protocol = match agreed {
+                Some(protocol) => {
+                    wire.speaks(protocol);
+                    Some(protocol)
+                }
+                None => wire.sniff().await?,
+            };
+            Ok(protocol.map(|protocol| (wire, protocol)))
+        }
+        Opened::NoTls(stream) => {
+            let mut wire = wire(stream.into());
+            wire.write_all(tls::refusal().as_bytes()).await?;
+            wire.shutdown().await?;
+            Ok(None)
+        }
+        Opened::Nothing => Ok(None),
     }
 }
 

@@ -1,14 +1,14 @@
-//! Listeners: HTTP/1.1 and HTTP/2 (prior knowledge) on one port, limits, drain.
+//! Listeners: HTTP/1.1 and HTTP/2 (by ALPN or prior knowledge) on one port, with TLS or without, limits, drain.
 //!
 //! ```text
-//! accept (within the limit) ─► first bytes tell the protocol ─► hyper ─► refuse the ambiguous ─► handler
-//!    │                             └──────── watchdog: head in time, idle not too long ────────┘
+//! accept (within the limit) ─► TLS, or the first bytes, tell the protocol ─► hyper ─► refuse the ambiguous ─► handler
+//!    │                             └──────────── watchdog: head in time, idle not too long ───────────┘
 //!    └─ drain: stop accepting ─► every connection finishes what it has ─► deadline ─► cut and count
 //! ```
 //!
 //! Invariants: no client can hold a connection without sending requests, or without taking what it is sent, for
 //! longer than the limits; a handler's panic is one failed request; an answer whose body failed is never ended as if
-//! it were whole. What it lacks: TLS, HTTP/3, the `Upgrade: h2c` dance (prior knowledge only), PROXY protocol, a
+//! it were whole. What it lacks: HTTP/3, the `Upgrade: h2c` dance (prior knowledge only), PROXY protocol, a
 //! limit on how slowly a client may send a body (the upstream's timeouts end that) or, beyond taking something now and
 //! then, read an answer; on HTTP/2 a single stream's closed window has no limit of its own.
 
@@ -17,6 +17,8 @@ mod check;
 mod connection;
 mod exchanges;
 mod framing;
+mod socket;
+pub mod tls;
 mod wire;
 
 use std::future::Future;
@@ -26,6 +28,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use check::{Refusal, ambiguous, settle};
+use tls::Acceptor;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{sleep, timeout};
@@ -59,6 +62,15 @@ pub struct ServerLimits {
 pub struct Peer {
     /// Remote address.
     pub addr: SocketAddr,
+    /// Whether it speaks TLS to this listener.
+    pub tls: bool,
+}
+
+impl Peer {
+    /// The scheme of what it addresses, as far as this listener knows.
+    pub fn scheme(self) -> &'static str {
+        if self.tls { "https" } else { "http" }
+    }
 }
 
 /// Answers requests. Infallible: every failure is a response (or a body error, which cuts the connection).
@@ -110,9 +122,11 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const CUT_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Serves the listener until `drain` is cancelled and the requests in flight have ended, at most `drain_timeout`
-/// after that. Upgraded connections are not waited for: whoever copies their bytes ends them.
+/// after that. Upgraded connections are not waited for: whoever copies their bytes ends them. With `tls` nothing else
+/// is spoken.
 pub async fn serve<H: Handler>(
     listener: TcpListener,
+    tls: Option<Acceptor>,
     limits: ServerLimits,
     handler: H,
     drain: CancellationToken,
@@ -130,8 +144,9 @@ pub async fn serve<H: Handler>(
             accepted = accept(&listener, &slots) => accepted,
         };
         let Some((stream, addr, hold)) = accepted else { break };
-        let peer = Peer { addr };
-        tasks.spawn(connection::serve(stream, peer, handler.clone(), limits.clone(), hold, phase.clone()));
+        let peer = Peer { addr, tls: tls.is_some() };
+        let (tls, handler, limits) = (tls.clone(), handler.clone(), limits.clone());
+        tasks.spawn(connection::serve(stream, peer, tls, handler, limits, hold, phase.clone()));
     }
     drop(listener);
     tasks.close();

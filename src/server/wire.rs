@@ -4,7 +4,7 @@
 //! Two ways of closing need care. A client that is still sending when Weir closes would get a reset that can
 //! destroy the answer on its way (a 431, a 413): so what is unread is read off for a moment first. And a client
 //! of an answer that only the end of the connection delimits (HTTP/1.0) would take a plain close in the middle for
-//! the end: it gets a reset.
+//! the end: it gets a reset. Under TLS a connection that ends at rest says so (`close_notify`), and no other does.
 
 use std::io;
 use std::pin::Pin;
@@ -13,11 +13,11 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep};
 
 use super::activity::Activity;
 use super::framing::Framing;
+use super::socket::Socket;
 use crate::interim::Line;
 
 /// What an HTTP/2 client sends first (RFC 9113 §3.4).
@@ -37,7 +37,7 @@ pub(super) enum Protocol {
 /// The socket with its memory.
 #[derive(Debug)]
 pub(super) struct Wire {
-    stream: TcpStream,
+    stream: Socket,
     first: [u8; PREFACE.len()],
     /// Of `first`: given back already, and read.
     given: usize,
@@ -61,7 +61,7 @@ enum Closing {
 }
 
 impl Wire {
-    pub(super) fn new(stream: TcpStream, activity: Arc<Activity>, line: Arc<Line>) -> Wire {
+    pub(super) fn new(stream: Socket, activity: Arc<Activity>, line: Arc<Line>) -> Wire {
         let first = [0; PREFACE.len()];
         Wire {
             stream,
@@ -93,11 +93,25 @@ impl Wire {
         }
     }
 
+    /// TLS has told the protocol.
+    pub(super) fn speaks(&mut self, protocol: Protocol) {
+        if protocol == Protocol::Http2 {
+            self.framing.ends();
+        }
+    }
+
+    /// Whether the socket took bytes. TLS takes what the socket below it does not take yet, and tells that itself.
+    fn wrote(&self, took: bool) {
+        if !self.stream.buffers() {
+            self.activity.writing(took);
+        }
+    }
+
     fn poll_read_off(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let mut scratch = [0_u8; 8192];
         loop {
             let mut buffer = ReadBuf::new(&mut scratch);
-            match Pin::new(&mut self.stream).poll_read(cx, &mut buffer) {
+            match Pin::new(self.stream.tcp()).poll_read(cx, &mut buffer) {
                 Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {
                     let n = buffer.filled().len();
                     match &mut self.closing {
@@ -182,7 +196,9 @@ impl Drop for Wire {
     fn drop(&mut self) {
         if self.activity.must_reset() {
             // Fails only on a socket that is gone already.
-            let _ = self.stream.set_zero_linger();
+            let _ = self.stream.tcp().set_zero_linger();
+        } else if self.activity.is_at_rest() {
+            self.stream.part();
         }
     }
 }
@@ -218,9 +234,9 @@ impl AsyncRead for Wire {
 impl AsyncWrite for Wire {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let write = |stream: &mut TcpStream, cx: &mut Context<'_>| Pin::new(stream).poll_write(cx, bytes);
+        let write = |stream: &mut Socket, cx: &mut Context<'_>| Pin::new(stream).poll_write(cx, bytes);
         let polled = this.interims.poll_write(&mut this.stream, cx, bytes.len(), write);
-        this.activity.writing(polled.is_ready());
+        this.wrote(polled.is_ready());
         polled
     }
 
@@ -232,9 +248,9 @@ impl AsyncWrite for Wire {
         let this = self.get_mut();
         let offered = slices.iter().map(|slice| slice.len()).sum();
         let write =
-            |stream: &mut TcpStream, cx: &mut Context<'_>| Pin::new(stream).poll_write_vectored(cx, slices);
+            |stream: &mut Socket, cx: &mut Context<'_>| Pin::new(stream).poll_write_vectored(cx, slices);
         let polled = this.interims.poll_write(&mut this.stream, cx, offered, write);
-        this.activity.writing(polled.is_ready());
+        this.wrote(polled.is_ready());
         polled
     }
 
@@ -246,7 +262,7 @@ impl AsyncWrite for Wire {
         let this = self.get_mut();
         if this.interims.has_any() {
             let polled = this.interims.poll(&mut this.stream, cx);
-            this.activity.writing(polled.is_ready());
+            this.wrote(polled.is_ready());
             ready!(polled)?;
         }
         Pin::new(&mut this.stream).poll_flush(cx)
@@ -270,7 +286,7 @@ impl AsyncWrite for Wire {
 mod tests {
     use super::*;
     use tokio::io::AsyncWriteExt;
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, TcpStream};
 
     /// What a client that sends these pieces and closes its half is taken for, and what is read from it after that.
     async fn sniffed(pieces: &[&[u8]]) -> (Option<Protocol>, Vec<u8>) {
@@ -278,7 +294,7 @@ mod tests {
         let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         client.set_nodelay(true).unwrap();
         let (stream, _) = listener.accept().await.unwrap();
-        let mut wire = Wire::new(stream, Activity::new(LINGER, LINGER), Arc::default());
+        let mut wire = Wire::new(stream.into(), Activity::new(LINGER, LINGER), Arc::default());
         let sending = async {
             for piece in pieces {
                 client.write_all(piece).await.unwrap();

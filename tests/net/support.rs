@@ -265,7 +265,8 @@ impl Setup {
         let addr = listener.local_addr().unwrap();
         let drain = CancellationToken::new();
         let handler = Pass { upstream: upstream.clone(), tunnels: tunnels.clone() };
-        let serving = weir::server::serve(listener, self.limits, handler, drain.clone(), self.drain_timeout);
+        let serving =
+            weir::server::serve(listener, None, self.limits, handler, drain.clone(), self.drain_timeout);
         Weir { addr, upstream, tunnels, drain, done: tokio::spawn(serving) }
     }
 }

@@ -124,6 +124,7 @@ impl Desk {
             policy: policy.clone(),
             keys: Arc::default(),
             refresher: Default::default(),
+            certificates: None,
             upstream: Arc::new(Upstream::new(upstream).unwrap()),
             access: AccessLog::default(),
             token: token.map(Token::new),

@@ -13,6 +13,7 @@ mod redis;
 mod routes;
 mod sections;
 mod subjects;
+mod tls;
 
 pub(super) use self::checks::show_ignored;
 pub(super) use self::sections::without_credentials;
@@ -54,6 +55,7 @@ pub(super) fn build(document: &mut Document<'_>, file: File, directory: &Path) -
     let mut b = Builder { document, directory: directory.to_owned() };
     let listen = b.address("listen", file.listen.as_ref(), "127.0.0.1:8080");
     let upstream = b.upstream(&file.upstream, listen);
+    let tls = b.tls(file.tls.as_ref());
     let server = b.server(&file.server);
     let admin = b.admin(&file.admin, listen);
     let mut redis = b.redis(file.redis.as_ref());
@@ -82,6 +84,7 @@ pub(super) fn build(document: &mut Document<'_>, file: File, directory: &Path) -
     Some(Config {
         listen: listen?,
         limits: server.limits,
+        tls,
         upstream: upstream?,
         admin: admin?,
         store: StoreConfig {

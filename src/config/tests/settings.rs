@@ -48,6 +48,7 @@ fn paths_of_structs() -> BTreeSet<String> {
     };
     section("", keys::<File>());
     section("upstream", keys::<Upstream>());
+    section("tls", keys::<Tls>());
     section("server", keys::<Server>());
     section("admin", keys::<Admin>());
     section("redis", keys::<Redis>());

@@ -135,7 +135,11 @@ fn the_host_of_a_request() {
         ("https://b:80/a", &[], "b:80"),
         ("http://u:p@b:80/a", &[], "b"),
     ] {
-        assert_eq!(request_host(&parts("GET", uri, fields)), host, "{uri} {fields:?}");
+        assert_eq!(request_host(&parts("GET", uri, fields), "http"), host, "{uri} {fields:?}");
+    }
+    // An answer may hold links made of its host: `https://a:80` is another place than `https://a`.
+    for (uri, given, host) in [("/a", "a:443", "a"), ("/a", "a:80", "a:80"), ("http://b:80/a", "a", "b")] {
+        assert_eq!(request_host(&parts("GET", uri, &[("host", given)]), "https"), host, "{uri} {given}");
     }
 }
 
