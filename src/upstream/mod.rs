@@ -10,21 +10,26 @@
 //! ended it so; a connection whose exchange did not end whole is closed. What it lacks: HTTP/2 to the upstream,
 //! several upstreams, forwarding of `103 Early Hints`.
 
+mod alarm;
 mod connect;
+mod driver;
 mod fit;
 pub mod jwks;
 pub mod pool;
 mod request_body;
 mod response_body;
 
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use http::header::{CONNECTION, TRANSFER_ENCODING, UPGRADE};
 use http::{Method, Request, Response, StatusCode, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use self::connect::Connector;
 use self::fit::Fitted;
@@ -198,7 +203,7 @@ impl Upstream {
         let method = request.method().clone();
         let upgrading = request.headers().contains_key(UPGRADE);
         let sending = lease.sender().try_send_request(request);
-        let response = match self.head(sending, upload.map(Arc::as_ref)).await? {
+        let response = match self.head(&mut lease, sending, upload.map(Arc::as_ref)).await? {
             Ok(response) => response,
             Err(mut error) => {
                 return Err(match error.take_message() {
@@ -216,14 +221,24 @@ impl Upstream {
             response.extensions_mut().insert(lease.into_upgraded());
             return Ok(response);
         }
-        self.answer(&method, response, lease, upload.cloned()).map_err(Failure::Final)
+        if upload.is_some_and(|upload| !upload.done()) {
+            // An answer that came before the request was whole: the rest goes up whether or not the client reads.
+            lease.detach();
+        }
+        self.answer(&method, response, lease, upload.cloned()).await.map_err(Failure::Final)
     }
 
     /// Waits for the head. The budget starts anew whenever the request body moves: an upload is no silence.
-    async fn head<F: Future>(&self, sending: F, upload: Option<&Upload>) -> Result<F::Output, Failure> {
+    async fn head<F: Future>(
+        &self,
+        lease: &mut Lease,
+        sending: F,
+        upload: Option<&Upload>,
+    ) -> Result<F::Output, Failure> {
+        let mut sending = pin!(sending);
         let budget = self.config.first_byte_timeout;
         if budget.is_zero() && upload.is_none() {
-            return Ok(sending.await);
+            return Ok(poll_fn(|cx| lease.poll(cx, |cx| sending.as_mut().poll(cx))).await);
         }
         // "None" is a century: long enough, and within what a timer can hold.
         let budget = if budget.is_zero() { Duration::from_secs(100 * 365 * 86_400) } else { budget };
@@ -232,9 +247,12 @@ impl Upstream {
         if upload.is_some_and(Upload::held) {
             until = start + budget.min(CONTINUE_PATIENCE);
         }
-        tokio::pin!(sending);
         loop {
-            if let Ok(done) = timeout_at(until, &mut sending).await {
+            let head = poll_fn(|cx| match lease.poll(cx, |cx| sending.as_mut().poll(cx)) {
+                Poll::Ready(done) => Poll::Ready(Some(done)),
+                Poll::Pending => lease.poll_alarm(cx, until).map(|()| None),
+            });
+            if let Some(done) = head.await {
                 return Ok(done);
             }
             let Some(upload) = upload else { break };
@@ -252,8 +270,8 @@ impl Upstream {
         }))
     }
 
-    /// Judges the response's framing and ties its body to the connection.
-    fn answer(
+    /// Judges the response's framing and ties its body to the connection, unless all of it is here.
+    async fn answer(
         &self,
         method: &Method,
         mut response: Response<Incoming>,
@@ -289,7 +307,7 @@ impl Upstream {
                 _ => Body::Empty,
             }
         } else {
-            Body::stream(ResponseBody::new(incoming, lease, upload, reusable, self.config.idle_timeout))
+            ResponseBody::new(incoming, lease, upload, reusable, self.config.idle_timeout).read_ahead().await
         };
         Ok(Response::from_parts(parts, body))
     }
