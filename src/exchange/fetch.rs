@@ -4,20 +4,26 @@
 //! - The stamp is sampled before the first byte goes upstream (it comes with the [`Lead`]).
 //! - What cannot be proved whole is not kept: a cut-off, an over-long or a close-delimited body is never stored.
 //! - The entry is in the store before the client sees the end of its body.
-//! - The fetch runs in a task of its own: a client that leaves ends it only when nothing could be stored anyway.
+//! - The fetch belongs to its flight: a client that leaves ends it only when nothing could be stored anyway.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::future::join;
 use http::{HeaderMap, Method, Response, StatusCode, header, response};
 use http_body::{Body as _, SizeHint};
-use tokio::sync::oneshot;
+use tokio::runtime::Handle;
+use tokio::sync::oneshot::{self, error::TryRecvError};
+use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::answer::Failure;
 use super::coalesce::{Landing, Lead};
 use super::fill::{Coder, Outlet, Plan};
-use super::relay::relay;
+use super::relay::{RelayBody, relay};
 use super::wanted::Wanted;
 use super::{Exchange, forwarded, heard};
 use crate::body::Body;
@@ -44,6 +50,89 @@ pub(crate) enum Arrived {
     /// No answer.
     Failed { failure: Failure, first_byte: Duration },
 }
+
+/// The same on its way to the client, with what its content comes through.
+struct Arriving {
+    arrived: Arrived,
+    relay: Option<RelayBody>,
+}
+
+impl Arriving {
+    fn settle(self) -> Arrived {
+        match (self.arrived, self.relay) {
+            (Arrived::Streaming { head, stored, first_byte, .. }, Some(relay)) => {
+                Arrived::Streaming { head, body: relay.into_body(), stored, first_byte }
+            }
+            (arrived, _) => arrived,
+        }
+    }
+}
+
+fn tell(client: oneshot::Sender<Arriving>, arrived: Arrived) {
+    // The client may have left.
+    let _ = client.send(Arriving { arrived, relay: None });
+}
+
+/// A fetch that has begun, for whoever waits for its response.
+///
+/// Who waits carries it out in its own task, which saves a short fetch a task and the wake-ups between two. It belongs
+/// to its flight nevertheless: what is left of it when the response has arrived, or when who waited leaves, goes on in
+/// a task of its own.
+pub(crate) struct Underway {
+    /// `None` once it has ended.
+    run: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    /// Told in `run` alone.
+    arrived: oneshot::Receiver<Arriving>,
+    tasks: TaskTracker,
+    /// A shutdown waits for it wherever it runs.
+    _counted: TaskTrackerToken,
+}
+
+impl Future for Underway {
+    /// An error: it has ended without a word.
+    type Output = Result<Arrived, Lost>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        if let Some(mut run) = this.run.take() {
+            // As in a task of its own: a panic ends the fetch, hence its flight, and nothing else.
+            match catch_unwind(AssertUnwindSafe(|| run.as_mut().poll(cx))) {
+                Ok(Poll::Pending) => this.run = Some(run),
+                Ok(Poll::Ready(())) | Err(_) => {}
+            }
+        }
+        match this.arrived.try_recv() {
+            Ok(arriving) => {
+                this.go_on();
+                Poll::Ready(Ok(arriving.settle()))
+            }
+            Err(TryRecvError::Empty) if this.run.is_some() => Poll::Pending,
+            Err(_) => Poll::Ready(Err(Lost)),
+        }
+    }
+}
+
+impl Underway {
+    /// Leaves what is left of it to a task.
+    fn go_on(&mut self) {
+        // Without a runtime the process is at its end.
+        if let Some(run) = self.run.take()
+            && let Ok(runtime) = Handle::try_current()
+        {
+            self.tasks.spawn_on(run, &runtime);
+        }
+    }
+}
+
+impl Drop for Underway {
+    fn drop(&mut self) {
+        self.go_on();
+    }
+}
+
+/// A fetch ended without a word.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Lost;
 
 /// A stored response to be validated; `purged` = a purge has voided it, only its ETag may vouch for it.
 #[derive(Clone)]
@@ -73,21 +162,20 @@ pub(super) struct Sent {
 }
 
 impl Fetch {
-    /// Starts it in a task of its own.
-    pub(crate) fn start(self) -> oneshot::Receiver<Arrived> {
-        let (client, receiver) = oneshot::channel();
+    /// Starts it.
+    pub(crate) fn start(self) -> Underway {
+        let (client, arrived) = oneshot::channel();
         let tasks = self.exchange.tasks.clone();
-        tasks.spawn(self.run(client));
-        receiver
+        Underway { _counted: tasks.token(), tasks, run: Some(Box::pin(self.run(client))), arrived }
     }
 
-    async fn run(mut self, client: oneshot::Sender<Arrived>) {
+    async fn run(mut self, client: oneshot::Sender<Arriving>) {
         self.doubt_validator();
         let (result, sent) = self.send().await;
         match result {
             Err(failure) => {
                 self.lead.land(Landing::Failed(failure.clone()));
-                let _ = client.send(Arrived::Failed { failure, first_byte: sent.first_byte });
+                tell(client, Arrived::Failed { failure, first_byte: sent.first_byte });
             }
             Ok(response) if response.status() == StatusCode::NOT_MODIFIED && self.validator.is_some() => {
                 self.validated(response, sent, client).await;
@@ -151,7 +239,7 @@ impl Fetch {
     }
 
     /// A 304: the stored response lives on with this fetch's stamp and its tags made anew.
-    async fn validated(mut self, response: Response<Body>, sent: Sent, client: oneshot::Sender<Arrived>) {
+    async fn validated(mut self, response: Response<Body>, sent: Sent, client: oneshot::Sender<Arriving>) {
         let Some(validator) = self.validator.take() else { return };
         let terms = &self.wanted.terms;
         let old = &validator.entry.response;
@@ -177,13 +265,13 @@ impl Fetch {
                 let taken = self.exchange.take_place(&self.wanted, &validator.entry, entry);
                 self.exchange.hit_for_miss.remove(&self.wanted.key);
                 self.lead.land(taken.landing());
-                let _ = client.send(Arrived::Validated { entry: taken.entry, stored: true, first_byte });
+                tell(client, Arrived::Validated { entry: taken.entry, stored: true, first_byte });
             }
             Err((reason, of_one_exchange)) => {
                 self.not_shareable(reason, !of_one_exchange);
                 let entry = Arc::new(entry);
                 let validated = Arrived::Validated { entry: Arc::clone(&entry), stored: false, first_byte };
-                let answer = async { drop(client.send(validated)) };
+                let answer = async { tell(client, validated) };
                 if of_one_exchange {
                     return answer.await;
                 }
@@ -195,7 +283,7 @@ impl Fetch {
     }
 
     /// A response with content of its own.
-    async fn arrived(mut self, response: Response<Body>, sent: Sent, client: oneshot::Sender<Arrived>) {
+    async fn arrived(mut self, response: Response<Body>, sent: Sent, client: oneshot::Sender<Arriving>) {
         let (head, body) = response.into_parts();
         let first_byte = sent.first_byte;
         match self.judge(&head, &body, &sent) {
@@ -213,7 +301,7 @@ impl Fetch {
                     }
                     None => body,
                 };
-                let _ = client.send(Arrived::Streaming { head, body, stored: Err(reason), first_byte });
+                tell(client, Arrived::Streaming { head, body, stored: Err(reason), first_byte });
             }
             Ok((lifetimes, selecting)) => {
                 let received = head.headers.clone();
@@ -228,9 +316,10 @@ impl Fetch {
                     }
                 }
                 let (tx, rx) = relay(hint);
-                let arrived =
-                    Arrived::Streaming { head: outward, body: Body::stream(rx), stored: Ok(()), first_byte };
-                let _ = client.send(arrived);
+                // In its place comes what the relay has by the time that the client looks.
+                let (head, nothing) = (outward, Body::Empty);
+                let arrived = Arrived::Streaming { head, body: nothing, stored: Ok(()), first_byte };
+                let _ = client.send(Arriving { arrived, relay: Some(rx) });
                 let plan = Plan { status, received, lifetimes, selecting, sent };
                 self.fill(body, Outlet::new(tx, coder), plan).await;
             }
