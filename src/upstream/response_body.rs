@@ -193,18 +193,10 @@ impl HttpBody for ResponseBody {
     }
 
     fn size_hint(&self) -> SizeHint {
-        let ahead =
-            self.ahead.iter().flatten().filter_map(Frame::data_ref).map(|data| data.len() as u64).sum();
-        longer_by(&self.inner.size_hint(), ahead)
+        let hint = self.inner.size_hint();
+        // What happens to have come says nothing about a length that was not declared.
+        let Some(left) = hint.exact() else { return hint };
+        let ahead = self.ahead.iter().flatten().filter_map(Frame::data_ref).map(|data| data.len() as u64);
+        SizeHint::with_exact(left + ahead.sum::<u64>())
     }
-}
-
-/// A hint about something that so many bytes are put in front of.
-fn longer_by(hint: &SizeHint, ahead: u64) -> SizeHint {
-    let mut longer = SizeHint::new();
-    longer.set_lower(hint.lower().saturating_add(ahead));
-    if let Some(upper) = hint.upper() {
-        longer.set_upper(upper.saturating_add(ahead));
-    }
-    longer
 }
