@@ -23,9 +23,9 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use super::answer::Failure;
 use super::coalesce::{Landing, Lead};
 use super::fill::{Coder, Outlet, Plan};
-use super::relay::{RelayBody, relay};
+use super::relay::relay;
 use super::wanted::Wanted;
-use super::{Exchange, forwarded, heard};
+use super::{Exchange, forwarded};
 use crate::body::Body;
 use crate::coherence::Liveness;
 use crate::interim::Listener;
@@ -51,38 +51,21 @@ pub(crate) enum Arrived {
     Failed { failure: Failure, first_byte: Duration },
 }
 
-/// The same on its way to the client, with what its content comes through.
-struct Arriving {
-    arrived: Arrived,
-    relay: Option<RelayBody>,
-}
-
-impl Arriving {
-    fn settle(self) -> Arrived {
-        match (self.arrived, self.relay) {
-            (Arrived::Streaming { head, stored, first_byte, .. }, Some(relay)) => {
-                Arrived::Streaming { head, body: relay.into_body(), stored, first_byte }
-            }
-            (arrived, _) => arrived,
-        }
-    }
-}
-
-fn tell(client: oneshot::Sender<Arriving>, arrived: Arrived) {
+fn tell(client: oneshot::Sender<Arrived>, arrived: Arrived) {
     // The client may have left.
-    let _ = client.send(Arriving { arrived, relay: None });
+    let _ = client.send(arrived);
 }
 
 /// A fetch that has begun, for whoever waits for its response.
 ///
 /// Who waits carries it out in its own task, which saves a short fetch a task and the wake-ups between two. It belongs
-/// to its flight nevertheless: what is left of it when the response has arrived, or when who waited leaves, goes on in
-/// a task of its own.
+/// to its flight nevertheless: what is left of it when this is dropped, because the response has arrived or because who
+/// waited leaves, goes on in a task of its own.
 pub(crate) struct Underway {
     /// `None` once it has ended.
     run: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     /// Told in `run` alone.
-    arrived: oneshot::Receiver<Arriving>,
+    arrived: oneshot::Receiver<Arrived>,
     tasks: TaskTracker,
     /// A shutdown waits for it wherever it runs.
     _counted: TaskTrackerToken,
@@ -102,10 +85,7 @@ impl Future for Underway {
             }
         }
         match this.arrived.try_recv() {
-            Ok(arriving) => {
-                this.go_on();
-                Poll::Ready(Ok(arriving.settle()))
-            }
+            Ok(arrived) => Poll::Ready(Ok(arrived)),
             Err(TryRecvError::Empty) if this.run.is_some() => Poll::Pending,
             Err(_) => Poll::Ready(Err(Lost)),
         }
@@ -169,7 +149,7 @@ impl Fetch {
         Underway { _counted: tasks.token(), tasks, run: Some(Box::pin(self.run(client))), arrived }
     }
 
-    async fn run(mut self, client: oneshot::Sender<Arriving>) {
+    async fn run(mut self, client: oneshot::Sender<Arrived>) {
         self.doubt_validator();
         let (result, sent) = self.send().await;
         match result {
@@ -206,13 +186,12 @@ impl Fetch {
     async fn send(&mut self) -> (Result<Response<Body>, Failure>, Sent) {
         loop {
             let validator = self.validator.as_ref();
-            let mut request = self
+            let request = self
                 .wanted
                 .upstream_request(&self.exchange, validator.map(|v| (&v.entry.response, v.purged)));
-            request.extensions_mut().extend(heard(self.interim.clone()));
             let fields = request.headers().clone();
             let (began, request_time) = (self.exchange.clock.elapsed(), self.exchange.clock.now());
-            let result = self.exchange.upstream.send(request).await;
+            let result = self.exchange.upstream.send_kept(request, &fields, self.interim.clone()).await;
             let first_byte = self.exchange.clock.elapsed().saturating_sub(began);
             let sent = Sent { fields, request_time, response_time: self.exchange.clock.now(), first_byte };
             let status = result.as_ref().ok().map(|r| r.status().as_u16());
@@ -239,7 +218,7 @@ impl Fetch {
     }
 
     /// A 304: the stored response lives on with this fetch's stamp and its tags made anew.
-    async fn validated(mut self, response: Response<Body>, sent: Sent, client: oneshot::Sender<Arriving>) {
+    async fn validated(mut self, response: Response<Body>, sent: Sent, client: oneshot::Sender<Arrived>) {
         let Some(validator) = self.validator.take() else { return };
         let terms = &self.wanted.terms;
         let old = &validator.entry.response;
@@ -283,7 +262,7 @@ impl Fetch {
     }
 
     /// A response with content of its own.
-    async fn arrived(mut self, response: Response<Body>, sent: Sent, client: oneshot::Sender<Arriving>) {
+    async fn arrived(mut self, response: Response<Body>, sent: Sent, client: oneshot::Sender<Arrived>) {
         let (head, body) = response.into_parts();
         let first_byte = sent.first_byte;
         match self.judge(&head, &body, &sent) {
@@ -315,13 +294,19 @@ impl Fetch {
                         hint = SizeHint::default();
                     }
                 }
-                let (tx, rx) = relay(hint);
-                // In its place comes what the relay has by the time that the client looks.
-                let (head, nothing) = (outward, Body::Empty);
-                let arrived = Arrived::Streaming { head, body: nothing, stored: Ok(()), first_byte };
-                let _ = client.send(Arriving { arrived, relay: Some(rx) });
                 let plan = Plan { status, received, lifetimes, selecting, sent };
-                self.fill(body, Outlet::new(tx, coder), plan).await;
+                let arrived = |body, stored| Arrived::Streaming { head: outward, body, stored, first_byte };
+                match body {
+                    Body::Full(Some(content)) if coder.is_none() => {
+                        let stored = self.fill_at_once(&content, plan);
+                        tell(client, arrived(Body::full(content), stored));
+                    }
+                    body => {
+                        let (tx, rx) = relay(hint);
+                        tell(client, arrived(Body::stream(rx), Ok(())));
+                        self.fill(body, Outlet::new(tx, coder), plan).await;
+                    }
+                }
             }
         }
     }

@@ -39,7 +39,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::body::Body;
 use crate::config::ExchangeConfig;
-use crate::interim::{Interim, Listener};
+use crate::interim::Interim;
 use crate::metrics::Metrics;
 use crate::policy::key::CacheKey;
 use crate::policy::route::{Route, request_host};
@@ -279,15 +279,6 @@ impl Handler for Arc<Exchange> {
         let answer = self.choose(Inbound { parts, body, peer, host, arrived: started, interim }).await;
         self.finish(answer, &Logged { started, peer, method: &method, path: &path, id: &id })
     }
-}
-
-/// Who hears what comes before the response, as `Upstream::send` wants to be told.
-fn heard(listener: Option<Listener>) -> http::Extensions {
-    let mut extensions = http::Extensions::new();
-    if let Some(listener) = listener {
-        extensions.insert(listener);
-    }
-    extensions
 }
 
 fn strip_overrides(headers: &mut HeaderMap) {

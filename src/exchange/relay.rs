@@ -14,7 +14,7 @@ use http_body::{Frame, SizeHint};
 use parking_lot::Mutex;
 
 use super::fill::Reserved;
-use crate::body::{Body, BodyError};
+use crate::body::BodyError;
 
 /// Bytes that may be queued before a writer that minds the client waits.
 const WINDOW: usize = 256 * 1024;
@@ -103,26 +103,6 @@ impl RelaySender {
     }
 }
 
-impl RelayBody {
-    /// The client's end as a body: a content of declared length that has come whole, in one piece, needs no pipe.
-    pub(crate) fn into_body(self) -> Body {
-        match self.hint.exact().and_then(|_| self.state.lock().whole()) {
-            Some(content) => Body::full(content),
-            None => Body::stream(self),
-        }
-    }
-}
-
-impl State {
-    /// The content, if all of it is here as one piece and nothing follows it.
-    fn whole(&mut self) -> Option<Bytes> {
-        if self.queue.len() != 1 || !matches!(self.end, Some(Ok(()))) || !self.queue[0].is_data() {
-            return None;
-        }
-        self.queue.pop_front().and_then(|frame| frame.into_data().ok())
-    }
-}
-
 impl Drop for RelaySender {
     fn drop(&mut self) {
         self.set_end(Err("the fetch ended early".to_owned()));
@@ -201,30 +181,6 @@ mod tests {
         assert!(tx.push(data("a")) && tx.push(data("b")));
         tx.finish(Ok(()));
         assert_eq!(rx.collect().await.unwrap().to_bytes(), "ab");
-    }
-
-    #[tokio::test]
-    async fn only_what_is_whole_and_of_declared_length_is_no_stream() {
-        let hints = [(SizeHint::with_exact(4), true), (SizeHint::default(), false)];
-        for (hint, declared) in hints {
-            for (end, whole) in [(Some(Ok(())), true), (Some(Err("cut".to_owned())), false), (None, false)] {
-                for more in [false, true] {
-                    let (tx, rx) = relay(hint.clone());
-                    tx.push(data("half"));
-                    if more {
-                        tx.push(Frame::trailers(http::HeaderMap::new()));
-                    }
-                    let ends_well = matches!(end, Some(Ok(())));
-                    match end.clone() {
-                        Some(end) => tx.finish(end),
-                        None => drop(tx),
-                    }
-                    let body = rx.into_body();
-                    assert_eq!(matches!(body, Body::Full(_)), declared && whole && !more);
-                    assert_eq!(body.collect().await.is_ok(), ends_well);
-                }
-            }
-        }
     }
 
     #[tokio::test]

@@ -76,7 +76,7 @@ impl Driver {
     ) -> Poll<T> {
         let Engine::Here(connection) = &mut self.engine else { return step(cx) };
         let mut inner = Context::from_waker(&self.waker);
-        self.bell.expect(cx.waker());
+        self.bell.wakes(cx.waker());
         for _ in 0..ROUNDS {
             self.bell.hush();
             let mut polled = step(&mut inner);
@@ -165,7 +165,7 @@ struct Bell {
 
 impl Bell {
     /// This task is to be woken from now on.
-    fn expect(&self, task: &Waker) {
+    fn wakes(&self, task: &Waker) {
         self.task.register(task);
     }
 

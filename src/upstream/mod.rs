@@ -19,6 +19,7 @@ pub mod pool;
 mod request_body;
 mod response_body;
 
+use std::borrow::Cow;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
@@ -26,7 +27,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use http::header::{CONNECTION, TRANSFER_ENCODING, UPGRADE};
-use http::{Method, Request, Response, StatusCode, Version};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use tokio::time::Instant;
@@ -38,6 +39,7 @@ use self::request_body::{Outgoing, Upload};
 use self::response_body::ResponseBody;
 pub use self::response_body::ResponseBodyError;
 use crate::body::Body;
+use crate::interim::Listener;
 use crate::semantics::fields::is_override;
 
 /// How long a client's `Expect: 100-continue` is held up for an upstream that says nothing (RFC 9110 §10.1.1 lets
@@ -130,7 +132,7 @@ pub struct Upstream {
     config: UpstreamConfig,
     pool: Arc<Pool>,
     /// `Host` of the upstream itself.
-    authority: http::HeaderValue,
+    authority: HeaderValue,
 }
 
 /// Marks a response whose content is ended by the connection's end alone (in its extensions): a part cannot be
@@ -168,19 +170,43 @@ impl Upstream {
     /// head. A safe request without a body is retried once if a kept-alive connection turned out closed;
     /// others never, unless nothing was sent. The response body ends with an error if it is cut off or idles too
     /// long; dropping it ends the exchange. Upgrades: `hyper::upgrade::on` works on the response.
-    /// `Expect: 100-continue` is carried end to end. What it says before its head goes to the
-    /// [`Listener`](crate::interim::Listener) among the request's extensions; the others are not carried.
-    pub async fn send(&self, request: Request<Body>) -> Result<Response<Body>, UpstreamError> {
+    /// `Expect: 100-continue` is carried end to end. What it says before its head goes to `interim`; the others
+    /// are not carried.
+    pub async fn send(
+        &self,
+        request: Request<Body>,
+        interim: Option<Listener>,
+    ) -> Result<Response<Body>, UpstreamError> {
+        self.send_again(request, interim, None).await
+    }
+
+    /// The same for who keeps the fields of the request: no copy of them is made for the case of a retry.
+    pub async fn send_kept(
+        &self,
+        request: Request<Body>,
+        fields: &HeaderMap,
+        interim: Option<Listener>,
+    ) -> Result<Response<Body>, UpstreamError> {
+        self.send_again(request, interim, Some(fields)).await
+    }
+
+    async fn send_again(
+        &self,
+        request: Request<Body>,
+        interim: Option<Listener>,
+        kept: Option<&HeaderMap>,
+    ) -> Result<Response<Body>, UpstreamError> {
         let host = (!self.config.preserve_host).then_some(&self.authority);
         let Fitted { mut request, upload } = fit::fit(request, host, &self.authority);
         // Behind an override a backend may read another method than the one on the line.
         let safe = request.method().is_safe() && !request.headers().keys().any(is_override);
         let repeatable = upload.is_none() && safe;
         let mut want = if repeatable { Want::Any } else { Want::Recent };
+        fit::hear(&mut request, upload.as_ref(), interim.clone());
         loop {
             let lease = self.pool.checkout(want).await?;
             let reused = lease.reused();
-            let copy = (reused && repeatable).then(|| head_again(&request));
+            let copy = (reused && repeatable).then(|| Copy::of(&request, kept));
             // The second time round the connection is fresh, so this ends.
             want = Want::Fresh;
             request = match self.attempt(lease, request, upload.as_ref()).await {
@@ -188,7 +214,11 @@ impl Upstream {
                 Err(Failure::Unsent(request, _)) if reused => *request,
                 // Not one byte went out, so this is a connection that never was.
                 Err(Failure::Unsent(_, why)) => return Err(UpstreamError::Connect(why)),
-                Err(Failure::Broken(error)) => copy.ok_or(error)?,
+                Err(Failure::Broken(error)) => {
+                    let mut request = copy.ok_or(error)?.request(host, &self.authority);
+                    fit::hear(&mut request, None, interim.clone());
+                    request
+                }
                 Err(Failure::Final(error)) => return Err(error),
             };
         }
@@ -313,13 +343,27 @@ impl Upstream {
     }
 }
 
-/// The same request once more; only for those without content.
-fn head_again(request: &Request<Outgoing>) -> Request<Outgoing> {
-    let mut copy = Request::new(Outgoing::empty());
-    *copy.method_mut() = request.method().clone();
-    *copy.uri_mut() = request.uri().clone();
-    *copy.headers_mut() = request.headers().clone();
-    copy
+/// What a request without content can be made of once more.
+struct Copy<'a> {
+    method: Method,
+    uri: Uri,
+    /// Of the request as it was sent, or as it was before it was made fit.
+    fields: Cow<'a, HeaderMap>,
+}
+
+impl<'a> Copy<'a> {
+    fn of(request: &Request<Outgoing>, kept: Option<&'a HeaderMap>) -> Copy<'a> {
+        let fields = kept.map_or_else(|| Cow::Owned(request.headers().clone()), Cow::Borrowed);
+        Copy { method: request.method().clone(), uri: request.uri().clone(), fields }
+    }
+
+    fn request(self, host: Option<&HeaderValue>, fallback: &HeaderValue) -> Request<Outgoing> {
+        let mut request = Request::new(Body::Empty);
+        *request.method_mut() = self.method;
+        *request.uri_mut() = self.uri;
+        *request.headers_mut() = self.fields.into_owned();
+        fit::fit(request, host, fallback).request
+    }
 }
 
 /// What hyper's failure means here.

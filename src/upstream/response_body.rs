@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::Instant;
@@ -78,15 +78,7 @@ impl ResponseBody {
     /// Takes what is there. Whole contents of a declared length need no stream any more.
     pub(super) async fn read_ahead(mut self) -> Body {
         let declared = self.inner.size_hint().exact().is_some();
-        let first = poll_fn(|cx| Poll::Ready(self.poll_next(cx))).await;
-        let Poll::Ready(Some(first)) = first else { return Body::stream(self) };
-        let mut bytes = match first {
-            Ok(frame) if declared && self.lease.is_none() && frame.is_data() => {
-                return Body::full(frame.into_data().unwrap_or_default());
-            }
-            Ok(frame) => self.put_ahead(Ok(frame)),
-            Err(error) => self.put_ahead(Err(error)),
-        };
+        let mut bytes = 0;
         poll_fn(|cx| {
             while bytes < AHEAD
                 && self.lease.is_some()
@@ -97,7 +89,11 @@ impl ResponseBody {
             Poll::Ready(())
         })
         .await;
-        Body::stream(self)
+        let whole = declared && self.inner.is_end_stream() && self.ahead.iter().flatten().all(Frame::is_data);
+        match whole && !self.over {
+            true => Body::full(joined(self.ahead, bytes)),
+            false => Body::stream(self),
+        }
     }
 
     fn put_ahead(&mut self, next: Result<Frame<Bytes>, BodyError>) -> usize {
@@ -166,6 +162,17 @@ impl ResponseBody {
             }
         }
     }
+}
+
+/// So many bytes in one piece.
+fn joined(mut frames: VecDeque<Result<Frame<Bytes>, BodyError>>, bytes: usize) -> Bytes {
+    if frames.len() == 1 {
+        let only = frames.pop_front().and_then(Result::ok);
+        return only.and_then(|frame| frame.into_data().ok()).unwrap_or_default();
+    }
+    let mut all = BytesMut::with_capacity(bytes);
+    frames.iter().flatten().filter_map(Frame::data_ref).for_each(|data| all.extend_from_slice(data));
+    all.freeze()
 }
 
 impl HttpBody for ResponseBody {
