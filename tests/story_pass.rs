@@ -314,7 +314,8 @@ async fn expect_continue_is_carried_end_to_end() {
         let mut content = [0u8; 5];
         drop(stream.read_exact(&mut content).await);
         assert_eq!(&content, b"hello");
-        drop(stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nthere").await);
+        let answer = "HTTP/1.1 200 OK\r\ncontent-length: 5\r\nconnection: close\r\n\r\nthere";
+        drop(stream.write_all(answer.as_bytes()).await);
     })
     .await;
     let weir = WeirConfig::new("").upstream(&origin.url()).start().await;

@@ -25,12 +25,15 @@
 //! - However the task ends (also by panic or abort), its flight ends: a dropped [`Lead`] is `Dropped`, and the next
 //!   flight is cleared.
 //! - A flight that waits without passengers is on no board.
-//! - Stamp, tags and moment of take-off are taken under the board's lock, in this order, and before the first byte goes
-//!   upstream. Stamp before tags: tags hashed by a secret of a later epoch then belong to a void stamp. The moment last:
-//!   any order before the first byte is safe, and the later it is, the more arrivals it can be shown to come after.
+//! - Stamp and moment of take-off are taken under the board's lock, in this order, and before the first byte goes
+//!   upstream. The moment last: any order before the first byte is safe, and the later it is, the more arrivals it can be
+//!   shown to come after.
+//! - Tags are made of the leader's request, and after the stamp was taken: if hashed by a secret of a later epoch, they
+//!   belong to a void stamp. Who looks at the stamp and these tags does so after they were made.
 
 use std::collections::HashMap;
-use std::sync::{Arc, OnceLock};
+use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::{Arc, LazyLock, OnceLock};
 use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
@@ -73,12 +76,15 @@ pub(crate) struct Flight {
     landing: watch::Sender<Option<Landing>>,
 }
 
+/// Makes the tags that are known from a request alone.
+pub(crate) type MakeTags = Box<dyn FnOnce() -> Vec<Tag> + Send>;
+
 /// What is known of a fetch before its first byte goes upstream.
 #[derive(Debug)]
 struct Departure {
     stamp: Stamp,
-    /// Those known from the request alone.
-    tags: Vec<Tag>,
+    /// Those known from the request alone. Made when somebody asks whether to board: mostly nobody does.
+    tags: LazyLock<Vec<Tag>, MakeTags>,
     /// On `Clock::elapsed`.
     began: Duration,
 }
@@ -148,14 +154,31 @@ pub(crate) struct Board {
 
 #[derive(Debug)]
 struct Shard {
-    gates: HashMap<CacheKey, Gate>,
+    gates: HashMap<CacheKey, Gate, BuildHasherDefault<PartOfKey>>,
     /// When a flight last landed that left something to know, on `Clock::elapsed`, by a part of its key.
     landings: [Option<Duration>; LANDINGS],
 }
 
+/// A key is a hash already, and one that nobody can aim at: a part of it will do, other than what its shard is chosen by.
+#[derive(Debug, Default)]
+struct PartOfKey(u64);
+
+impl Hasher for PartOfKey {
+    fn write(&mut self, bytes: &[u8]) {
+        // A length comes, too; it is always the same.
+        if let Some(part) = bytes.last_chunk() {
+            self.0 ^= u64::from_le_bytes(*part);
+        }
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
 impl Shard {
     fn new() -> Mutex<Shard> {
-        Mutex::new(Shard { gates: HashMap::new(), landings: [None; LANDINGS] })
+        Mutex::new(Shard { gates: HashMap::default(), landings: [None; LANDINGS] })
     }
 
     fn landing(&mut self, key: &CacheKey) -> &mut Option<Duration> {
@@ -196,7 +219,7 @@ impl Board {
         key: CacheKey,
         arrived: Duration,
         looked: Duration,
-        tags: impl FnOnce() -> Vec<Tag>,
+        tags: impl FnOnce() -> Vec<Tag> + Send + 'static,
         coherence: &Coherence,
     ) -> Seat {
         let mut shard = self.shard(&key);
@@ -234,7 +257,7 @@ impl Board {
         self: &Arc<Self>,
         key: CacheKey,
         looked: Duration,
-        tags: impl FnOnce() -> Vec<Tag>,
+        tags: impl FnOnce() -> Vec<Tag> + Send + 'static,
         coherence: &Coherence,
     ) -> Option<Lead> {
         let mut shard = self.shard(&key);
@@ -260,7 +283,7 @@ impl Board {
         self: &Arc<Self>,
         shard: &mut Shard,
         key: CacheKey,
-        tags: impl FnOnce() -> Vec<Tag>,
+        tags: impl FnOnce() -> Vec<Tag> + Send + 'static,
         coherence: &Coherence,
     ) -> Lead {
         let departure = self.departure(tags, coherence);
@@ -270,10 +293,14 @@ impl Board {
         Lead::new(Some((Arc::clone(self), key)), flight, departure)
     }
 
-    fn departure(&self, tags: impl FnOnce() -> Vec<Tag>, coherence: &Coherence) -> Departure {
+    fn departure(
+        &self,
+        tags: impl FnOnce() -> Vec<Tag> + Send + 'static,
+        coherence: &Coherence,
+    ) -> Departure {
         let stamp = coherence.sample();
-        let tags = tags();
-        Departure { stamp, tags, began: self.clock.elapsed() }
+        let tags: MakeTags = Box::new(tags);
+        Departure { stamp, tags: LazyLock::new(tags), began: self.clock.elapsed() }
     }
 
     /// A fetch that nobody can join.
@@ -321,7 +348,11 @@ impl Passenger {
     }
 
     /// Waits for the landing, or to lead. Dropped, it gives its place up.
-    pub(crate) async fn fly(mut self, tags: impl FnOnce() -> Vec<Tag>, coherence: &Coherence) -> Arrival {
+    pub(crate) async fn fly(
+        mut self,
+        tags: impl FnOnce() -> Vec<Tag> + Send + 'static,
+        coherence: &Coherence,
+    ) -> Arrival {
         let flight = Arc::clone(&self.flight);
         tokio::select! {
             biased;

@@ -4,22 +4,28 @@
 //! - The stamp is sampled before the first byte goes upstream (it comes with the [`Lead`]).
 //! - What cannot be proved whole is not kept: a cut-off, an over-long or a close-delimited body is never stored.
 //! - The entry is in the store before the client sees the end of its body.
-//! - The fetch runs in a task of its own: a client that leaves ends it only when nothing could be stored anyway.
+//! - The fetch belongs to its flight: a client that leaves ends it only when nothing could be stored anyway.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::future::join;
 use http::{HeaderMap, Method, Response, StatusCode, header, response};
 use http_body::{Body as _, SizeHint};
-use tokio::sync::oneshot;
+use tokio::runtime::Handle;
+use tokio::sync::oneshot::{self, error::TryRecvError};
+use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::answer::Failure;
 use super::coalesce::{Landing, Lead};
 use super::fill::{Coder, Outlet, Plan};
 use super::relay::relay;
 use super::wanted::Wanted;
-use super::{Exchange, forwarded, heard};
+use super::{Exchange, forwarded};
 use crate::body::Body;
 use crate::coherence::Liveness;
 use crate::interim::Listener;
@@ -44,6 +50,69 @@ pub(crate) enum Arrived {
     /// No answer.
     Failed { failure: Failure, first_byte: Duration },
 }
+
+fn tell(client: oneshot::Sender<Arrived>, arrived: Arrived) {
+    // The client may have left.
+    let _ = client.send(arrived);
+}
+
+/// A fetch that has begun, for whoever waits for its response.
+///
+/// Who waits carries it out in its own task, which saves a short fetch a task and the wake-ups between two. It belongs
+/// to its flight nevertheless: what is left of it when this is dropped, because the response has arrived or because who
+/// waited leaves, goes on in a task of its own.
+pub(crate) struct Underway {
+    /// `None` once it has ended.
+    run: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    /// Told in `run` alone.
+    arrived: oneshot::Receiver<Arrived>,
+    tasks: TaskTracker,
+    /// A shutdown waits for it wherever it runs.
+    _counted: TaskTrackerToken,
+}
+
+impl Future for Underway {
+    /// An error: it has ended without a word.
+    type Output = Result<Arrived, Lost>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        if let Some(mut run) = this.run.take() {
+            // As in a task of its own: a panic ends the fetch, hence its flight, and nothing else.
+            match catch_unwind(AssertUnwindSafe(|| run.as_mut().poll(cx))) {
+                Ok(Poll::Pending) => this.run = Some(run),
+                Ok(Poll::Ready(())) | Err(_) => {}
+            }
+        }
+        match this.arrived.try_recv() {
+            Ok(arrived) => Poll::Ready(Ok(arrived)),
+            Err(TryRecvError::Empty) if this.run.is_some() => Poll::Pending,
+            Err(_) => Poll::Ready(Err(Lost)),
+        }
+    }
+}
+
+impl Underway {
+    /// Leaves what is left of it to a task.
+    fn go_on(&mut self) {
+        // Without a runtime the process is at its end.
+        if let Some(run) = self.run.take()
+            && let Ok(runtime) = Handle::try_current()
+        {
+            self.tasks.spawn_on(run, &runtime);
+        }
+    }
+}
+
+impl Drop for Underway {
+    fn drop(&mut self) {
+        self.go_on();
+    }
+}
+
+/// A fetch ended without a word.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Lost;
 
 /// A stored response to be validated; `purged` = a purge has voided it, only its ETag may vouch for it.
 #[derive(Clone)]
@@ -73,12 +142,11 @@ pub(super) struct Sent {
 }
 
 impl Fetch {
-    /// Starts it in a task of its own.
-    pub(crate) fn start(self) -> oneshot::Receiver<Arrived> {
-        let (client, receiver) = oneshot::channel();
+    /// Starts it.
+    pub(crate) fn start(self) -> Underway {
+        let (client, arrived) = oneshot::channel();
         let tasks = self.exchange.tasks.clone();
-        tasks.spawn(self.run(client));
-        receiver
+        Underway { _counted: tasks.token(), tasks, run: Some(Box::pin(self.run(client))), arrived }
     }
 
     async fn run(mut self, client: oneshot::Sender<Arrived>) {
@@ -87,7 +155,7 @@ impl Fetch {
         match result {
             Err(failure) => {
                 self.lead.land(Landing::Failed(failure.clone()));
-                let _ = client.send(Arrived::Failed { failure, first_byte: sent.first_byte });
+                tell(client, Arrived::Failed { failure, first_byte: sent.first_byte });
             }
             Ok(response) if response.status() == StatusCode::NOT_MODIFIED && self.validator.is_some() => {
                 self.validated(response, sent, client).await;
@@ -118,13 +186,12 @@ impl Fetch {
     async fn send(&mut self) -> (Result<Response<Body>, Failure>, Sent) {
         loop {
             let validator = self.validator.as_ref();
-            let mut request = self
+            let request = self
                 .wanted
                 .upstream_request(&self.exchange, validator.map(|v| (&v.entry.response, v.purged)));
-            request.extensions_mut().extend(heard(self.interim.clone()));
             let fields = request.headers().clone();
             let (began, request_time) = (self.exchange.clock.elapsed(), self.exchange.clock.now());
-            let result = self.exchange.upstream.send(request).await;
+            let result = self.exchange.upstream.send_kept(request, &fields, self.interim.clone()).await;
             let first_byte = self.exchange.clock.elapsed().saturating_sub(began);
             let sent = Sent { fields, request_time, response_time: self.exchange.clock.now(), first_byte };
             let status = result.as_ref().ok().map(|r| r.status().as_u16());
@@ -177,13 +244,13 @@ impl Fetch {
                 let taken = self.exchange.take_place(&self.wanted, &validator.entry, entry);
                 self.exchange.hit_for_miss.remove(&self.wanted.key);
                 self.lead.land(taken.landing());
-                let _ = client.send(Arrived::Validated { entry: taken.entry, stored: true, first_byte });
+                tell(client, Arrived::Validated { entry: taken.entry, stored: true, first_byte });
             }
             Err((reason, of_one_exchange)) => {
                 self.not_shareable(reason, !of_one_exchange);
                 let entry = Arc::new(entry);
                 let validated = Arrived::Validated { entry: Arc::clone(&entry), stored: false, first_byte };
-                let answer = async { drop(client.send(validated)) };
+                let answer = async { tell(client, validated) };
                 if of_one_exchange {
                     return answer.await;
                 }
@@ -213,7 +280,7 @@ impl Fetch {
                     }
                     None => body,
                 };
-                let _ = client.send(Arrived::Streaming { head, body, stored: Err(reason), first_byte });
+                tell(client, Arrived::Streaming { head, body, stored: Err(reason), first_byte });
             }
             Ok((lifetimes, selecting)) => {
                 let received = head.headers.clone();
@@ -227,12 +294,19 @@ impl Fetch {
                         hint = SizeHint::default();
                     }
                 }
-                let (tx, rx) = relay(hint);
-                let arrived =
-                    Arrived::Streaming { head: outward, body: Body::stream(rx), stored: Ok(()), first_byte };
-                let _ = client.send(arrived);
                 let plan = Plan { status, received, lifetimes, selecting, sent };
-                self.fill(body, Outlet::new(tx, coder), plan).await;
+                let arrived = |body, stored| Arrived::Streaming { head: outward, body, stored, first_byte };
+                match body {
+                    Body::Full(Some(content)) if coder.is_none() => {
+                        let stored = self.fill_at_once(&content, plan);
+                        tell(client, arrived(Body::full(content), stored));
+                    }
+                    body => {
+                        let (tx, rx) = relay(hint);
+                        tell(client, arrived(Body::stream(rx), Ok(())));
+                        self.fill(body, Outlet::new(tx, coder), plan).await;
+                    }
+                }
             }
         }
     }

@@ -14,7 +14,7 @@ use std::task::Poll;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::poll;
-use http::{HeaderMap, StatusCode, response};
+use http::{HeaderMap, HeaderName, StatusCode, response};
 use http_body::{Body as _, Frame};
 use http_body_util::BodyExt;
 
@@ -25,6 +25,7 @@ use super::fetch::{Fetch, Sent};
 use super::relay::RelaySender;
 use crate::body::{Body, BodyError};
 use crate::coder::{self, Encoded, Encoder};
+use crate::policy::tags::TAG_FIELDS;
 use crate::semantics::coding::{self, Coded, Coding, Form};
 use crate::semantics::stored::{Lifetimes, StoredResponse};
 use crate::semantics::vary::Selecting;
@@ -192,6 +193,20 @@ impl Fetch {
         }
     }
 
+    /// The same for a content that is here already: there is nothing to wait for, and nothing to pass on later.
+    pub(super) fn fill_at_once(&mut self, content: &Bytes, plan: Plan) -> Result<(), &'static str> {
+        let mut copy = Copy::new(&self.exchange, self.wanted.route.max_body);
+        if let Err((reason, _)) = copy.push(content.len(), content, false) {
+            // That there is no room now says nothing about later.
+            self.not_shareable(reason, reason != FILL_BUDGET);
+            return Err(reason);
+        }
+        if let Some((content, _)) = copy.finish() {
+            self.store(content, None, plan);
+        }
+        Ok(())
+    }
+
     /// Passes on all but what ends it.
     async fn pour(
         &mut self,
@@ -280,9 +295,10 @@ impl Fetch {
     }
 
     fn store(&mut self, content: Bytes, coded: Option<Coded>, plan: Plan) {
+        let tags = tag_fields(&plan.received);
         let mut response = StoredResponse::new(
             plan.status,
-            plan.received.clone(),
+            plan.received,
             content,
             plan.sent.request_time,
             plan.sent.response_time,
@@ -290,10 +306,20 @@ impl Fetch {
             plan.selecting,
         );
         response.coded = coded;
-        let taken = self.exchange.take_in(&self.wanted, self.entry(response, &plan.received));
+        let taken = self.exchange.take_in(&self.wanted, self.entry(response, &tags));
         self.lead.land(taken.landing());
         self.exchange.hit_for_miss.remove(&self.wanted.key);
     }
+}
+
+/// The fields that a response names tags by: mostly none.
+fn tag_fields(received: &HeaderMap) -> HeaderMap {
+    let named = |name: &HeaderName| TAG_FIELDS.contains(&name.as_str());
+    received
+        .iter()
+        .filter(|(name, _)| named(name))
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect()
 }
 
 /// How far a content was passed on.

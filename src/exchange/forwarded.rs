@@ -10,7 +10,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use http::header::{CONNECTION, EXPECT, HOST, TE, TRAILER, VIA};
+use http::header::{CONNECTION, EXPECT, HOST, TE, VIA};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri, Version, request, response};
 
@@ -53,7 +53,7 @@ pub fn prepare_request(parts: &mut request::Parts, peer: Peer, trust: &Trust, na
     let received = parts.version;
     settle(&mut parts.uri, &mut parts.headers);
     let trailers = wants_trailers(&parts.headers);
-    strip(&mut parts.headers);
+    strip_hop_by_hop(&mut parts.headers);
     if received < Version::HTTP_11 {
         // RFC 9110 §10.1.1: an older client cannot mean it.
         parts.headers.remove(EXPECT);
@@ -73,9 +73,11 @@ pub fn prepare_request(parts: &mut request::Parts, peer: Peer, trust: &Trust, na
 
 /// Makes a response fit for the client: hop-by-hop and tag-carrying fields go, `Via` comes.
 pub fn prepare_response(parts: &mut response::Parts, name: &str) {
-    strip(&mut parts.headers);
-    for field in TAG_FIELDS {
-        parts.headers.remove(field);
+    strip_hop_by_hop(&mut parts.headers);
+    if parts.headers.keys().any(|name| TAG_FIELDS.contains(&name.as_str())) {
+        for field in TAG_FIELDS {
+            parts.headers.remove(field);
+        }
     }
     add_via(&mut parts.headers, parts.version, name);
 }
@@ -152,21 +154,6 @@ pub fn name_request(headers: &mut HeaderMap, id: &str) {
     }
 }
 
-/// Strips what belongs to the connection. `Host` and `Trailer` stay even if `Connection` names them: the one is
-/// no option of any connection, the other is end-to-end and tells hyper which trailers to send.
-fn strip(headers: &mut HeaderMap) {
-    let host = headers.get(HOST).cloned();
-    let trailer: Vec<HeaderValue> = headers.get_all(TRAILER).iter().cloned().collect();
-    strip_hop_by_hop(headers);
-    if let Some(host) = host {
-        headers.insert(HOST, host);
-    }
-    headers.remove(TRAILER);
-    for value in trailer {
-        headers.append(TRAILER, value);
-    }
-}
-
 fn wants_trailers(headers: &HeaderMap) -> bool {
     headers.get_all(TE).iter().any(|value| {
         value.as_bytes().split(|&b| b == b',').any(|coding| {
@@ -181,9 +168,8 @@ fn add_forwarded(headers: &mut HeaderMap, peer: Peer, trusted: bool) {
         drop_claims(headers);
     }
     let mut route = joined(headers, &X_FORWARDED_FOR);
-    // Writing to a string cannot fail.
-    let _ = write!(route, "{}", peer.addr.ip().to_canonical());
-    if let Ok(value) = HeaderValue::from_str(&route) {
+    push_address(&mut route, peer.addr.ip().to_canonical());
+    if let Ok(value) = HeaderValue::try_from(route) {
         headers.insert(X_FORWARDED_FOR, value);
     }
     if !headers.contains_key(X_FORWARDED_PROTO) {
@@ -197,35 +183,58 @@ fn add_forwarded(headers: &mut HeaderMap, peer: Peer, trusted: bool) {
 }
 
 fn drop_claims(headers: &mut HeaderMap) {
-    for claim in CLAIMS {
-        headers.remove(claim);
-    }
-    let disguised: Vec<HeaderName> = headers
-        .keys()
-        .filter(|name| name.as_str().contains('_'))
-        .filter(|name| CLAIMS.contains(&name.as_str().replace('_', "-").as_str()))
-        .cloned()
-        .collect();
-    for name in disguised {
+    // One look at each name costs less than a search for each claim; and mostly there is none.
+    let claims: Vec<HeaderName> = headers.keys().filter(|name| is_claim(name.as_str())).cloned().collect();
+    for name in claims {
         headers.remove(name);
+    }
+}
+
+/// Whether a name is that of a claim, or its disguise.
+fn is_claim(name: &str) -> bool {
+    // So do all claims begin.
+    if !name.starts_with("x-") && !name.starts_with("x_") && !name.starts_with('f') {
+        return false;
+    }
+    match name.contains('_') {
+        true => CLAIMS.contains(&name.replace('_', "-").as_str()),
+        false => CLAIMS.contains(&name),
+    }
+}
+
+/// An address as text. Nearly all are of version 4, for which the formatting machinery is a detour.
+fn push_address(text: &mut String, address: IpAddr) {
+    match address {
+        IpAddr::V4(address) => {
+            for (place, octet) in address.octets().into_iter().enumerate() {
+                if place > 0 {
+                    text.push('.');
+                }
+                text.push_str(itoa::Buffer::new().format(octet));
+            }
+        }
+        // Writing to a string cannot fail.
+        IpAddr::V6(address) => drop(write!(text, "{address}")),
     }
 }
 
 /// `Via` says which version was received and by whom (RFC 9110 §7.6.3).
 fn add_via(headers: &mut HeaderMap, received: Version, name: &str) {
     let mut via = joined(headers, &VIA);
-    via.push_str(&member(received, name));
-    if let Ok(value) = HeaderValue::from_str(&via) {
+    push_member(&mut via, received, name);
+    if let Ok(value) = HeaderValue::try_from(via) {
         headers.insert(VIA, value);
     }
 }
 
 /// Weir's own member of `Via`, for messages that were received by `version`.
 pub fn via(version: Version, name: &str) -> HeaderValue {
-    HeaderValue::from_str(&member(version, name)).unwrap_or_else(|_| HeaderValue::from_static("1.1 weir"))
+    let mut member = String::new();
+    push_member(&mut member, version, name);
+    HeaderValue::try_from(member).unwrap_or_else(|_| HeaderValue::from_static("1.1 weir"))
 }
 
-fn member(received: Version, name: &str) -> String {
+fn push_member(list: &mut String, received: Version, name: &str) {
     let version = match received {
         Version::HTTP_09 => "0.9",
         Version::HTTP_10 => "1.0",
@@ -233,7 +242,10 @@ fn member(received: Version, name: &str) -> String {
         Version::HTTP_3 => "3",
         _ => "1.1",
     };
-    format!("{version} {name}")
+    list.reserve_exact(version.len() + 1 + name.len());
+    list.push_str(version);
+    list.push(' ');
+    list.push_str(name);
 }
 
 /// All lines of a list field as one, with a comma after; empty where there is none (or nothing legible).

@@ -18,7 +18,7 @@ use http::{HeaderMap, Response, StatusCode};
 use super::answer::{Answer, Failure};
 use super::read::{Need, streamed};
 use super::wanted::Wanted;
-use super::{Exchange, forwarded, heard};
+use super::{Exchange, forwarded};
 use crate::body::Body;
 use crate::coherence::Stamp;
 use crate::semantics::head::{Told, compare};
@@ -39,11 +39,11 @@ struct Head<'a> {
 impl Exchange {
     /// Asks upstream. A stored response stands in for a failure as it would for a GET.
     pub(super) async fn ask_head(self: &Arc<Self>, wanted: &Wanted, need: &Need) -> Answer {
-        let mut request = wanted.upstream_request(self, None);
-        request.extensions_mut().extend(heard(wanted.interim.listen(&self.via).await));
+        let request = wanted.upstream_request(self, None);
+        let interim = wanted.interim.listen(&self.via).await;
         let stamp = self.store.coherence().sample();
         let (began, request_time) = (self.clock.elapsed(), self.clock.now());
-        let result = self.upstream.send(request).await;
+        let result = self.upstream.send(request, interim).await;
         let (first_byte, response_time) = (self.clock.elapsed().saturating_sub(began), self.clock.now());
         self.metrics.upstream(result.as_ref().ok().map(|r| r.status().as_u16()), first_byte);
         let answer = match result {

@@ -44,7 +44,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::body::Body;
 use crate::config::ExchangeConfig;
-use crate::interim::{Interim, Listener};
+use crate::interim::Interim;
 use crate::metrics::Metrics;
 use crate::policy::key::CacheKey;
 use crate::policy::route::{Route, request_host};
@@ -350,15 +350,6 @@ impl Handler for Arc<Exchange> {
         let inbound = Inbound { parts, body, peer, host, arrived, interim: interim.clone() };
         Answering::Later(Box::pin(Arc::clone(self).answer_later(inbound, way, known)))
     }
-}
-
-/// Who hears what comes before the response, as `Upstream::send` wants to be told.
-fn heard(listener: Option<Listener>) -> http::Extensions {
-    let mut extensions = http::Extensions::new();
-    if let Some(listener) = listener {
-        extensions.insert(listener);
-    }
-    extensions
 }
 
 fn strip_overrides(headers: &mut HeaderMap) {

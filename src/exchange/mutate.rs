@@ -35,10 +35,11 @@ use super::buffer::{Buffered, Capture, capturing, read_up_to};
 use super::fetch::within;
 use super::problem::problem;
 use super::upgrade::Wish;
-use super::{Exchange, Inbound, heard};
+use super::{Exchange, Inbound};
 use crate::body::Body;
 use crate::coherence::event::Settle;
 use crate::coherence::{Event, EventKind};
+use crate::interim::Listener;
 use crate::policy::Policy;
 use crate::policy::path::{self, PathParams};
 use crate::policy::query::QueryRules;
@@ -76,6 +77,8 @@ struct Mutation {
 struct Outbound {
     request: Request<Body>,
     wish: Wish,
+    /// Hears what comes before the answer.
+    interim: Option<Listener>,
 }
 
 /// What the backend made of it.
@@ -104,11 +107,11 @@ const NOTHING: Said<'_> = Said { headers: None, json: None };
 
 impl Exchange {
     /// Forwards an unsafe request and purges what its rules (and RFC 9111 §4.4) name.
-    pub(crate) async fn mutate(self: &Arc<Self>, mut inbound: Inbound) -> Answer {
-        inbound.parts.extensions.extend(heard(inbound.interim.listen(&self.via).await));
+    pub(crate) async fn mutate(self: &Arc<Self>, inbound: Inbound) -> Answer {
+        let interim = inbound.interim.listen(&self.via).await;
         let exchange = Arc::clone(self);
         // Spawned: a client that leaves drops only the handle.
-        match self.tasks.spawn(async move { exchange.carry_out(inbound).await }).await {
+        match self.tasks.spawn(async move { exchange.carry_out(inbound, interim).await }).await {
             Ok(answer) => answer,
             Err(error) => {
                 tracing::error!("a mutation's task failed: {error}");
@@ -117,8 +120,8 @@ impl Exchange {
         }
     }
 
-    async fn carry_out(self: &Arc<Self>, inbound: Inbound) -> Answer {
-        let (mutation, outbound) = self.prepare(inbound);
+    async fn carry_out(self: &Arc<Self>, inbound: Inbound, interim: Option<Listener>) -> Answer {
+        let (mutation, outbound) = self.prepare(inbound, interim);
         let asked = self.clock.elapsed();
         let intended = self.store.intend(self.widest(&mutation)).await;
         let mut waited = self.clock.elapsed().saturating_sub(asked);
@@ -145,7 +148,7 @@ impl Exchange {
         concluded(outcome.answer, reach).after(outcome.first_byte)
     }
 
-    fn prepare(&self, inbound: Inbound) -> (Mutation, Outbound) {
+    fn prepare(&self, inbound: Inbound, interim: Option<Listener>) -> (Mutation, Outbound) {
         let Inbound { mut parts, mut body, peer, host, .. } = inbound;
         let policy = Arc::clone(&self.policy);
         let rules = policy.tags.matching(&parts, &host);
@@ -175,13 +178,13 @@ impl Exchange {
             // Tags are read from the content, so it must come uncoded.
             parts.headers.remove(header::ACCEPT_ENCODING);
         }
-        (mutation, Outbound { request: Request::from_parts(parts, body), wish })
+        (mutation, Outbound { request: Request::from_parts(parts, body), wish, interim })
     }
 
     async fn forward(&self, mutation: &Mutation, outbound: Outbound) -> Carried {
-        let Outbound { request, wish } = outbound;
+        let Outbound { request, wish, interim } = outbound;
         let sent = self.clock.elapsed();
-        let result = self.upstream.send(request).await;
+        let result = self.upstream.send(request, interim).await;
         let first_byte = self.clock.elapsed().saturating_sub(sent);
         self.metrics.upstream(result.as_ref().ok().map(|r| r.status().as_u16()), first_byte);
         match result {

@@ -6,7 +6,7 @@ use http::{Request, Response, StatusCode, Uri};
 
 use super::answer::{Answer, Failure};
 use super::upgrade::Wish;
-use super::{Exchange, Inbound, forwarded, heard};
+use super::{Exchange, Inbound, forwarded};
 use crate::body::Body;
 use crate::policy::route::Route;
 use crate::semantics::cache_status::{Forward, Outcome};
@@ -27,17 +27,18 @@ impl Exchange {
         detail: &'static str,
     ) -> Answer {
         let Inbound { mut parts, body, peer, interim, .. } = inbound;
-        parts.extensions.extend(heard(interim.listen(&self.via).await));
-        let (method, path) = (parts.method.clone(), parts.uri.path().to_owned());
+        let interim = interim.listen(&self.via).await;
+        // Both are cheap to copy; mostly nobody asks.
+        let (method, uri) = (parts.method.clone(), parts.uri.clone());
         let wish = Wish::take(&mut parts);
         self.make_forwardable(&mut parts, peer);
         wish.restore(&mut parts.headers);
         let sent = self.clock.elapsed();
-        let result = self.upstream.send(Request::from_parts(parts, body)).await;
+        let result = self.upstream.send(Request::from_parts(parts, body), interim).await;
         let first_byte = self.clock.elapsed().saturating_sub(sent);
         self.metrics.upstream(result.as_ref().ok().map(|r| r.status().as_u16()), first_byte);
         let passed = result
-            .map_err(|error| Failure::of(&error, &method, &path))
+            .map_err(|error| Failure::of(&error, &method, uri.path()))
             .and_then(|response| self.passed_on(response, wish));
         let answer = match passed {
             Ok(response) => Answer::forwarded(response, Outcome::Pass, forward, Some(detail)),

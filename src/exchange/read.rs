@@ -144,7 +144,7 @@ impl Exchange {
                     flight_key(&wanted, &need),
                     wanted.arrived,
                     looked,
-                    || wanted.request_tags(self),
+                    wanted.later_tags(self),
                     self.store.coherence(),
                 )
             };
@@ -374,8 +374,8 @@ impl Exchange {
 
     /// Waits for somebody else's fetch, or for the turn to lead one.
     async fn follow(
-        &self,
-        wanted: &Wanted,
+        self: &Arc<Self>,
+        wanted: &Arc<Wanted>,
         need: &Need,
         passenger: Passenger,
         waits: &mut Waits,
@@ -386,7 +386,7 @@ impl Exchange {
         let since = *waits.since.get_or_insert(now);
         let left = self.config.coalesce_timeout.saturating_sub(now.saturating_sub(since));
         let after_arrival = passenger.after_arrival();
-        let flown = passenger.fly(|| wanted.request_tags(self), self.store.coherence());
+        let flown = passenger.fly(wanted.later_tags(self), self.store.coherence());
         let answer = match tokio::time::timeout(left, flown).await {
             Ok(Arrival::Leads(lead)) => return Followed::Leads(lead),
             Ok(Arrival::Landed(Landing::Stored(entry))) => self.share(wanted, need, &entry, after_arrival),
@@ -490,7 +490,7 @@ impl Exchange {
         let need = Need { validator: Some(validator), ..Need::miss(Forward::Stale, None) };
         let key = flight_key(wanted, &need);
         if let Some(lead) =
-            self.board.begin(key, wanted.arrived, || wanted.request_tags(self), self.store.coherence())
+            self.board.begin(key, wanted.arrived, wanted.later_tags(self), self.store.coherence())
         {
             let fetch = Fetch {
                 exchange: Arc::clone(self),

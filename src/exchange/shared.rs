@@ -24,14 +24,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::header;
-use tokio::sync::oneshot::{self, error::RecvError};
+use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 
 use super::Exchange;
 use super::answer::Answer;
 use super::coalesce::{Flight, Landing};
 use super::deliver::deliver;
-use super::fetch::{Arrived, Fetch};
+use super::fetch::{Arrived, Fetch, Lost, Underway};
 use super::wanted::Wanted;
 use crate::coherence::{Coherence, Liveness, Void};
 use crate::metrics::SharedResult;
@@ -51,14 +51,14 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(250);
 /// What a leader goes on with.
 pub(super) enum Begun {
     /// Its fetch has arrived, or was lost.
-    Fetched(Result<Arrived, RecvError>),
+    Fetched(Result<Arrived, Lost>),
     /// Another instance's has.
     Answered(Answer),
 }
 
 /// The same, before the leader's client has looked at it.
 enum Started {
-    Fetching(oneshot::Receiver<Arrived>),
+    Fetching(Underway),
     Found(Arc<Entry>),
 }
 
@@ -93,7 +93,7 @@ impl Exchange {
         let (tell, told) = oneshot::channel();
         self.tasks.spawn(Arc::clone(self).take_turn(fetch, key, Some(tell)));
         match told.await {
-            Err(lost) => Begun::Fetched(Err(lost)),
+            Err(_) => Begun::Fetched(Err(Lost)),
             Ok(Started::Fetching(arrived)) => Begun::Fetched(arrived.await),
             Ok(Started::Found(entry)) => match self.found_elsewhere(&wanted, forward, &entry) {
                 Some(answer) => Begun::Answered(answer),
@@ -113,7 +113,7 @@ impl Exchange {
         match self.shared_key(&fetch) {
             // Not among the tasks that a shutdown waits for: what waits for another instance has nothing to lose.
             Some(key) => drop(tokio::spawn(Arc::clone(self).take_turn(fetch, key, None))),
-            // The receiver goes, the fetch runs on.
+            // Nobody waits for it: it goes on in a task.
             None => drop(fetch.start()),
         }
     }

@@ -235,6 +235,15 @@ impl Wanted {
         exchange.policy.tags.request_tags(&secret, &self.route, &facts)
     }
 
+    /// The same, made when they are asked for.
+    pub(crate) fn later_tags(
+        self: &Arc<Self>,
+        exchange: &Arc<Exchange>,
+    ) -> impl FnOnce() -> Vec<Tag> + Send + use<> {
+        let (wanted, exchange) = (Arc::clone(self), Arc::clone(exchange));
+        move || wanted.request_tags(&exchange)
+    }
+
     /// The keyed body as JSON.
     pub(crate) fn request_json(&self) -> Option<serde_json::Value> {
         self.body.as_ref().and_then(|b| parse_strict(b))

@@ -46,15 +46,29 @@ const MAX_LOGGED_NAMES: usize = 64;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Tag(pub u64);
 
+/// Keeps these hashes apart from others by the same secret.
+const TAG_DOMAIN: &[u8; 11] = b"weir tag 1\0";
+
 impl Tag {
     /// Hashes a canonical name.
     pub fn of(secret: &[u8; 32], name: &str) -> Tag {
-        let mut hasher = blake3::Hasher::new_keyed(secret);
-        hasher.update(b"weir tag 1\0");
-        hasher.update(name.as_bytes());
-        let mut head = [0; 8];
-        hasher.finalize_xof().fill(&mut head);
-        Tag(u64::from_le_bytes(head))
+        // Hashed in one go where it fits: blake3's state is large, and setting it up costs more than a short name.
+        let mut begun = [0; 256];
+        let length = TAG_DOMAIN.len() + name.len();
+        let hash = match begun.get_mut(..length) {
+            Some(whole) => {
+                let (domain, rest) = whole.split_at_mut(TAG_DOMAIN.len());
+                domain.copy_from_slice(TAG_DOMAIN);
+                rest.copy_from_slice(name.as_bytes());
+                blake3::keyed_hash(secret, whole)
+            }
+            None => {
+                let mut hasher = blake3::Hasher::new_keyed(secret);
+                hasher.update(TAG_DOMAIN).update(name.as_bytes()).finalize()
+            }
+        };
+        let [a, b, c, d, e, f, g, h, ..] = *hash.as_bytes();
+        Tag(u64::from_le_bytes([a, b, c, d, e, f, g, h]))
     }
 }
 

@@ -39,9 +39,12 @@ const HOP_BY_HOP: [HeaderName; 9] = [
 /// those, and who does it anyway wants them to vanish between two readers that both look at them.
 pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     strip_nominated(headers);
-    headers.remove(CONNECTION);
-    for name in &HOP_BY_HOP {
-        headers.remove(name);
+    // One look at each name costs less than a search for each of these; and mostly there is none.
+    if headers.keys().any(is_of_connection) {
+        headers.remove(CONNECTION);
+        for name in &HOP_BY_HOP {
+            headers.remove(name);
+        }
     }
 }
 
@@ -76,6 +79,12 @@ fn sight_of(name: &HeaderName) -> Sight {
 /// Whether a request in plain sight may carry this field.
 pub fn is_in_plain_sight(name: &HeaderName) -> bool {
     sight_of(name) == Sight::Plain
+}
+
+fn is_of_connection(name: &HeaderName) -> bool {
+    // So do they all begin.
+    let first = name.as_str().as_bytes().first();
+    matches!(first, Some(b'c' | b'h' | b'k' | b'p' | b't' | b'u')) && is_hop_by_hop(name, &[])
 }
 
 /// Removes the fields that `Connection` names, except those of the connection itself (`Upgrade`, `TE`, …): they are
@@ -251,6 +260,10 @@ const CREDENTIAL_SUFFIXES: [&str; 12] = [
 /// than the one that is keyed. CGI and WSGI cannot tell underscores from hyphens, so neither counts.
 pub fn is_override(name: &HeaderName) -> bool {
     let text = name.as_str();
+    // So do they all begin.
+    if !text.starts_with('x') {
+        return false;
+    }
     let hyphened = if text.contains('_') { Cow::Owned(text.replace('_', "-")) } else { Cow::Borrowed(text) };
     matches!(
         &*hyphened,

@@ -16,10 +16,10 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls_platform_verifier::Verifier;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsConnector;
 
+use super::driver::Driver;
 use super::request_body::Outgoing;
 use super::{UpstreamConfig, UpstreamError};
 
@@ -66,15 +66,15 @@ impl Connector {
         Ok(Connector { host, port, tls, budget: config.connect_timeout })
     }
 
-    /// One connection, ready for its first request, and the task that drives it.
-    pub(super) async fn connect(&self) -> Result<(SendRequest<Outgoing>, AbortHandle), UpstreamError> {
+    /// One connection, ready for its first request, and what drives it.
+    pub(super) async fn connect(&self) -> Result<(SendRequest<Outgoing>, Driver), UpstreamError> {
         match timeout(self.budget, self.attempt(Instant::now() + self.budget)).await {
             Ok(done) => done,
             Err(_) => Err(UpstreamError::ConnectTimeout(self.budget)),
         }
     }
 
-    async fn attempt(&self, until: Instant) -> Result<(SendRequest<Outgoing>, AbortHandle), UpstreamError> {
+    async fn attempt(&self, until: Instant) -> Result<(SendRequest<Outgoing>, Driver), UpstreamError> {
         let stream = self.tcp(until).await?;
         match &self.tls {
             None => handshake(stream).await,
@@ -113,9 +113,8 @@ impl Connector {
     }
 }
 
-/// Starts HTTP on a stream and spawns the task that drives it. The task ends with the connection, with an
-/// upgrade, or when it is aborted.
-async fn handshake<S>(stream: S) -> Result<(SendRequest<Outgoing>, AbortHandle), UpstreamError>
+/// Starts HTTP on a stream.
+async fn handshake<S>(stream: S) -> Result<(SendRequest<Outgoing>, Driver), UpstreamError>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -123,13 +122,13 @@ where
         .handshake(TokioIo::new(stream))
         .await
         .map_err(|e| UpstreamError::Connect(e.to_string()))?;
-    let task = tokio::spawn(async move {
+    let driver = Driver::new(Box::pin(async move {
         // Whoever has an exchange on it hears of the failure there; this is for the idle ones.
         if let Err(error) = connection.with_upgrades().await {
             tracing::debug!(%error, "an upstream connection ended");
         }
-    });
-    Ok((sender, task.abort_handle()))
+    }));
+    Ok((sender, driver))
 }
 
 /// The system's authorities, and those of `ca_file` besides.

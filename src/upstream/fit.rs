@@ -21,7 +21,6 @@ pub(super) struct Fitted {
 pub(super) fn fit(request: Request<Body>, host: Option<&HeaderValue>, fallback: &HeaderValue) -> Fitted {
     let (mut parts, body) = request.into_parts();
     parts.version = Version::HTTP_11;
-    let interim = parts.extensions.remove::<Listener>();
     // The client side's other extensions mean nothing here, and some keep its connection alive.
     parts.extensions = http::Extensions::new();
     settle_host(&mut parts.headers, &parts.uri, host, fallback);
@@ -32,21 +31,18 @@ pub(super) fn fit(request: Request<Body>, host: Option<&HeaderValue>, fallback: 
     if length == Some(0) {
         // RFC 9110 §10.1.1: no expectation without content.
         parts.headers.remove(EXPECT);
-        let mut request = Request::from_parts(parts, Outgoing::empty());
-        hear(&mut request, None, interim);
-        return Fitted { request, upload: None };
+        return Fitted { request: Request::from_parts(parts, Outgoing::empty()), upload: None };
     }
     let expects =
         parts.headers.get(EXPECT).is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"100-continue"));
     let upload = Upload::new(expects);
     let outgoing = Outgoing::new(body, upload.clone(), length);
-    let mut request = Request::from_parts(parts, outgoing);
-    hear(&mut request, expects.then(|| upload.clone()), interim);
-    Fitted { request, upload: Some(upload) }
+    Fitted { request: Request::from_parts(parts, outgoing), upload: Some(upload) }
 }
 
 /// Who hears what the backend says before its response.
-fn hear(request: &mut Request<Outgoing>, waiting: Option<Arc<Upload>>, client: Option<Listener>) {
+pub(super) fn hear(request: &mut Request<Outgoing>, upload: Option<&Arc<Upload>>, client: Option<Listener>) {
+    let waiting = upload.filter(|upload| upload.held()).cloned();
     if waiting.is_none() && client.is_none() {
         return;
     }

@@ -10,21 +10,27 @@
 //! ended it so; a connection whose exchange did not end whole is closed. What it lacks: HTTP/2 to the upstream,
 //! several upstreams, forwarding of `103 Early Hints`.
 
+mod alarm;
 mod connect;
+mod driver;
 mod fit;
 pub mod jwks;
 pub mod pool;
 mod request_body;
 mod response_body;
 
+use std::borrow::Cow;
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use http::header::{CONNECTION, TRANSFER_ENCODING, UPGRADE};
-use http::{Method, Request, Response, StatusCode, Version};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use self::connect::Connector;
 use self::fit::Fitted;
@@ -33,6 +39,7 @@ use self::request_body::{Outgoing, Upload};
 use self::response_body::ResponseBody;
 pub use self::response_body::ResponseBodyError;
 use crate::body::Body;
+use crate::interim::Listener;
 use crate::semantics::fields::is_override;
 
 /// How long a client's `Expect: 100-continue` is held up for an upstream that says nothing (RFC 9110 §10.1.1 lets
@@ -125,7 +132,7 @@ pub struct Upstream {
     config: UpstreamConfig,
     pool: Arc<Pool>,
     /// `Host` of the upstream itself.
-    authority: http::HeaderValue,
+    authority: HeaderValue,
 }
 
 /// Marks a response whose content is ended by the connection's end alone (in its extensions): a part cannot be
@@ -163,19 +170,43 @@ impl Upstream {
     /// head. A safe request without a body is retried once if a kept-alive connection turned out closed;
     /// others never, unless nothing was sent. The response body ends with an error if it is cut off or idles too
     /// long; dropping it ends the exchange. Upgrades: `hyper::upgrade::on` works on the response.
-    /// `Expect: 100-continue` is carried end to end. What it says before its head goes to the
-    /// [`Listener`](crate::interim::Listener) among the request's extensions; the others are not carried.
-    pub async fn send(&self, request: Request<Body>) -> Result<Response<Body>, UpstreamError> {
+    /// `Expect: 100-continue` is carried end to end. What it says before its head goes to `interim`; the others
+    /// are not carried.
+    pub async fn send(
+        &self,
+        request: Request<Body>,
+        interim: Option<Listener>,
+    ) -> Result<Response<Body>, UpstreamError> {
+        self.send_again(request, interim, None).await
+    }
+
+    /// The same for who keeps the fields of the request: no copy of them is made for the case of a retry.
+    pub async fn send_kept(
+        &self,
+        request: Request<Body>,
+        fields: &HeaderMap,
+        interim: Option<Listener>,
+    ) -> Result<Response<Body>, UpstreamError> {
+        self.send_again(request, interim, Some(fields)).await
+    }
+
+    async fn send_again(
+        &self,
+        request: Request<Body>,
+        interim: Option<Listener>,
+        kept: Option<&HeaderMap>,
+    ) -> Result<Response<Body>, UpstreamError> {
         let host = (!self.config.preserve_host).then_some(&self.authority);
         let Fitted { mut request, upload } = fit::fit(request, host, &self.authority);
         // Behind an override a backend may read another method than the one on the line.
         let safe = request.method().is_safe() && !request.headers().keys().any(is_override);
         let repeatable = upload.is_none() && safe;
         let mut want = if repeatable { Want::Any } else { Want::Recent };
+        fit::hear(&mut request, upload.as_ref(), interim.clone());
         loop {
             let lease = self.pool.checkout(want).await?;
             let reused = lease.reused();
-            let copy = (reused && repeatable).then(|| head_again(&request));
+            let copy = (reused && repeatable).then(|| Copy::of(&request, kept));
             // The second time round the connection is fresh, so this ends.
             want = Want::Fresh;
             request = match self.attempt(lease, request, upload.as_ref()).await {
@@ -183,7 +214,11 @@ impl Upstream {
                 Err(Failure::Unsent(request, _)) if reused => *request,
                 // Not one byte went out, so this is a connection that never was.
                 Err(Failure::Unsent(_, why)) => return Err(UpstreamError::Connect(why)),
-                Err(Failure::Broken(error)) => copy.ok_or(error)?,
+                Err(Failure::Broken(error)) => {
+                    let mut request = copy.ok_or(error)?.request(host, &self.authority);
+                    fit::hear(&mut request, None, interim.clone());
+                    request
+                }
                 Err(Failure::Final(error)) => return Err(error),
             };
         }
@@ -198,7 +233,7 @@ impl Upstream {
         let method = request.method().clone();
         let upgrading = request.headers().contains_key(UPGRADE);
         let sending = lease.sender().try_send_request(request);
-        let response = match self.head(sending, upload.map(Arc::as_ref)).await? {
+        let response = match self.head(&mut lease, sending, upload.map(Arc::as_ref)).await? {
             Ok(response) => response,
             Err(mut error) => {
                 return Err(match error.take_message() {
@@ -216,14 +251,24 @@ impl Upstream {
             response.extensions_mut().insert(lease.into_upgraded());
             return Ok(response);
         }
-        self.answer(&method, response, lease, upload.cloned()).map_err(Failure::Final)
+        if upload.is_some_and(|upload| !upload.done()) {
+            // An answer that came before the request was whole: the rest goes up whether or not the client reads.
+            lease.detach();
+        }
+        self.answer(&method, response, lease, upload.cloned()).await.map_err(Failure::Final)
     }
 
     /// Waits for the head. The budget starts anew whenever the request body moves: an upload is no silence.
-    async fn head<F: Future>(&self, sending: F, upload: Option<&Upload>) -> Result<F::Output, Failure> {
+    async fn head<F: Future>(
+        &self,
+        lease: &mut Lease,
+        sending: F,
+        upload: Option<&Upload>,
+    ) -> Result<F::Output, Failure> {
+        let mut sending = pin!(sending);
         let budget = self.config.first_byte_timeout;
         if budget.is_zero() && upload.is_none() {
-            return Ok(sending.await);
+            return Ok(poll_fn(|cx| lease.poll(cx, |cx| sending.as_mut().poll(cx))).await);
         }
         // "None" is a century: long enough, and within what a timer can hold.
         let budget = if budget.is_zero() { Duration::from_secs(100 * 365 * 86_400) } else { budget };
@@ -232,9 +277,12 @@ impl Upstream {
         if upload.is_some_and(Upload::held) {
             until = start + budget.min(CONTINUE_PATIENCE);
         }
-        tokio::pin!(sending);
         loop {
-            if let Ok(done) = timeout_at(until, &mut sending).await {
+            let head = poll_fn(|cx| match lease.poll(cx, |cx| sending.as_mut().poll(cx)) {
+                Poll::Ready(done) => Poll::Ready(Some(done)),
+                Poll::Pending => lease.poll_alarm(cx, until).map(|()| None),
+            });
+            if let Some(done) = head.await {
                 return Ok(done);
             }
             let Some(upload) = upload else { break };
@@ -252,8 +300,8 @@ impl Upstream {
         }))
     }
 
-    /// Judges the response's framing and ties its body to the connection.
-    fn answer(
+    /// Judges the response's framing and ties its body to the connection, unless all of it is here.
+    async fn answer(
         &self,
         method: &Method,
         mut response: Response<Incoming>,
@@ -289,19 +337,33 @@ impl Upstream {
                 _ => Body::Empty,
             }
         } else {
-            Body::stream(ResponseBody::new(incoming, lease, upload, reusable, self.config.idle_timeout))
+            ResponseBody::new(incoming, lease, upload, reusable, self.config.idle_timeout).read_ahead().await
         };
         Ok(Response::from_parts(parts, body))
     }
 }
 
-/// The same request once more; only for those without content.
-fn head_again(request: &Request<Outgoing>) -> Request<Outgoing> {
-    let mut copy = Request::new(Outgoing::empty());
-    *copy.method_mut() = request.method().clone();
-    *copy.uri_mut() = request.uri().clone();
-    *copy.headers_mut() = request.headers().clone();
-    copy
+/// What a request without content can be made of once more.
+struct Copy<'a> {
+    method: Method,
+    uri: Uri,
+    /// Of the request as it was sent, or as it was before it was made fit.
+    fields: Cow<'a, HeaderMap>,
+}
+
+impl<'a> Copy<'a> {
+    fn of(request: &Request<Outgoing>, kept: Option<&'a HeaderMap>) -> Copy<'a> {
+        let fields = kept.map_or_else(|| Cow::Owned(request.headers().clone()), Cow::Borrowed);
+        Copy { method: request.method().clone(), uri: request.uri().clone(), fields }
+    }
+
+    fn request(self, host: Option<&HeaderValue>, fallback: &HeaderValue) -> Request<Outgoing> {
+        let mut request = Request::new(Body::Empty);
+        *request.method_mut() = self.method;
+        *request.uri_mut() = self.uri;
+        *request.headers_mut() = self.fields.into_owned();
+        fit::fit(request, host, fallback).request
+    }
 }
 
 /// What hyper's failure means here.

@@ -3,20 +3,24 @@
 //! Invariants: a connection is in exactly one place (an exchange's `Lease` or the idle stack); a handle that is
 //! dropped closes its connection; only an exchange that ended whole puts its connection back. The newest idle
 //! connection is used first, so that the surplus grows old and is closed. At most `max` exchanges hold a
-//! connection at once; an idle one is closed where a new one would go over the limit.
+//! connection at once; an idle one is closed where a new one would go over the limit. Nobody drives an idle connection:
+//! that the upstream has closed it is seen by whoever takes it, before anything is written, or else by the reaper.
 
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use hyper::client::conn::http1::SendRequest;
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout};
 
+use super::alarm::Alarm;
 use super::connect::Connector;
+use super::driver::Driver;
 use super::request_body::Outgoing;
 use super::{UpstreamConfig, UpstreamError};
 
@@ -26,6 +30,9 @@ const RECENT: Duration = Duration::from_secs(1);
 
 /// How long a connection that was put back may take to notice that its exchange is over.
 const SETTLE: Duration = Duration::from_millis(100);
+
+/// How often idle connections are asked whether the upstream has closed them: nobody drives them.
+const SWEEP: Duration = Duration::from_secs(5);
 
 /// Which connection will do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,20 +70,9 @@ struct Idle {
 #[derive(Debug)]
 struct Conn {
     sender: SendRequest<Outgoing>,
-    task: Task,
+    driver: Driver,
+    alarm: Alarm,
     counted: Counted,
-}
-
-/// Aborts the connection's task when dropped, which closes the socket at once.
-#[derive(Debug)]
-struct Task(Option<AbortHandle>);
-
-impl Drop for Task {
-    fn drop(&mut self) {
-        if let Some(task) = self.0.take() {
-            task.abort();
-        }
-    }
 }
 
 /// One in the count of open connections.
@@ -120,8 +116,8 @@ impl Pool {
         }
         self.make_room();
         let counted = Counted::new(&self.open);
-        let (sender, task) = self.connector.connect().await?;
-        let conn = Conn { sender, task: Task(Some(task)), counted };
+        let (sender, driver) = self.connector.connect().await?;
+        let conn = Conn { sender, driver, alarm: Alarm::default(), counted };
         Ok(Lease { conn, turn, pool: self.clone(), reused: false })
     }
 
@@ -132,8 +128,11 @@ impl Pool {
             let stack = &mut self.idle.lock().stack;
             for _ in 0..stack.len() {
                 match stack.pop_front() {
-                    Some((_, conn)) if conn.sender.is_closed() => gone.push(conn),
-                    kept => stack.extend(kept),
+                    Some((since, mut conn)) => match conn.is_closed() {
+                        true => gone.push(conn),
+                        false => stack.push_back((since, conn)),
+                    },
+                    None => break,
                 }
             }
             stack.len()
@@ -177,8 +176,8 @@ impl Pool {
         }
     }
 
-    fn put(self: &Arc<Self>, conn: Conn) {
-        if self.keep_alive.is_zero() || conn.sender.is_closed() {
+    fn put(self: &Arc<Self>, mut conn: Conn) {
+        if self.keep_alive.is_zero() || !conn.rest() {
             return;
         }
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
@@ -189,19 +188,19 @@ impl Pool {
         }
     }
 
-    /// Closes what idled too long; when to look again, or `None` when nothing is left.
+    /// Closes what idled too long, and what the upstream has closed; when to look again, or `None` when nothing is left.
     fn drop_expired(&self) -> Option<Instant> {
         let mut expired = Vec::new();
         let mut idle = self.idle.lock();
-        let next = loop {
-            match idle.stack.front() {
-                Some((since, conn)) if since.elapsed() >= self.keep_alive || conn.sender.is_closed() => {
-                    expired.extend(idle.stack.pop_front());
-                }
-                Some((since, _)) => break Some(*since + self.keep_alive),
-                None => break None,
+        for _ in 0..idle.stack.len() {
+            let Some((since, mut conn)) = idle.stack.pop_front() else { break };
+            match since.elapsed() >= self.keep_alive || conn.is_closed() {
+                true => expired.push(conn),
+                false => idle.stack.push_back((since, conn)),
             }
-        };
+        }
+        let next =
+            idle.stack.front().map(|(since, _)| (*since + self.keep_alive).min(Instant::now() + SWEEP));
         idle.reaping = next.is_some();
         drop(idle); // before the connections: closing them needs no lock
         next
@@ -219,10 +218,29 @@ async fn reap(pool: Weak<Pool>) {
 impl Conn {
     /// Alive, and done with the exchange before.
     async fn usable(&mut self) -> bool {
-        if self.sender.is_closed() {
-            return false;
+        // What has happened to it since is found out by driving it, which sending does before it writes.
+        self.sender.is_ready()
+            || matches!(timeout(SETTLE, poll_fn(|cx| self.poll_ready(cx))).await, Ok(Ok(())))
+    }
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<hyper::Result<()>> {
+        let Conn { sender, driver, .. } = self;
+        driver.poll(cx, |cx| sender.poll_ready(cx))
+    }
+
+    /// Whether it has ended.
+    fn is_closed(&mut self) -> bool {
+        self.sender.is_closed() || self.driver.is_over()
+    }
+
+    /// Leaves it to itself; false when it has ended.
+    fn rest(&mut self) -> bool {
+        self.driver.rest();
+        // Mostly it was ready with the last of the content.
+        if !self.sender.is_ready() {
+            self.driver.settle();
         }
-        self.sender.is_ready() || matches!(timeout(SETTLE, self.sender.ready()).await, Ok(Ok(())))
+        !self.sender.is_closed()
     }
 }
 
@@ -240,6 +258,25 @@ impl Lease {
         &mut self.conn.sender
     }
 
+    /// Polls `step`, which waits for something that comes by way of this connection.
+    pub(super) fn poll<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        step: impl FnMut(&mut Context<'_>) -> Poll<T>,
+    ) -> Poll<T> {
+        self.conn.driver.poll(cx, step)
+    }
+
+    /// Ready once it is `until`.
+    pub(super) fn poll_alarm(&mut self, cx: &mut Context<'_>, until: Instant) -> Poll<()> {
+        self.conn.alarm.poll(cx, until)
+    }
+
+    /// The connection must go on also when nobody asks for what comes by way of it.
+    pub(super) fn detach(&mut self) {
+        self.conn.driver.detach();
+    }
+
     /// It had served a request before, so the upstream may have closed it since.
     pub(super) fn reused(&self) -> bool {
         self.reused
@@ -253,8 +290,8 @@ impl Lease {
     }
 
     /// The connection speaks another protocol from now on; it stays counted until the answer is dropped.
-    pub(super) fn into_upgraded(mut self) -> Held {
-        self.conn.task.0 = None;
+    pub(super) fn into_upgraded(self) -> Held {
+        self.conn.driver.release();
         Held(Arc::new((self.conn.counted, self.turn)))
     }
 }

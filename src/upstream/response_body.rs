@@ -1,22 +1,26 @@
 //! The response body on its way down: it never ends cleanly unless the upstream ended it cleanly.
 //!
-//! It owns the connection. At the end of the stream the connection goes back to the pool; in every other case
+//! What has come with the head comes along; a short content is whole by then, and is no stream.
+//!
+//! It owns the connection, and drives it. At the end of the stream the connection goes back to the pool; in every other case
 //! (dropped half-read, cut off, silent for too long, request body unfinished) the connection is closed. The
 //! silence is counted only while somebody waits for a frame, so a slow client does not make the upstream late.
 
+use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::Instant;
 
 use super::pool::Lease;
 use super::request_body::Upload;
-use crate::body::BodyError;
+use crate::body::{Body, BodyError};
 
 /// Why a response body broke off. Found inside the [`BodyError`] that a body from [`super::Upstream`] ends with.
 #[derive(Debug, thiserror::Error)]
@@ -29,10 +33,15 @@ pub enum ResponseBodyError {
     Idle(Duration),
 }
 
+/// Most bytes that are read before anybody asks for them.
+const AHEAD: usize = 64 << 10;
+
 /// A response body that is still connected to the upstream.
 #[derive(Debug)]
 pub(super) struct ResponseBody {
     inner: Incoming,
+    /// What has come before anybody asked for it.
+    ahead: VecDeque<Result<Frame<Bytes>, BodyError>>,
     /// It ended with an error.
     over: bool,
     /// `None` once the stream ended, one way or the other.
@@ -41,9 +50,8 @@ pub(super) struct ResponseBody {
     /// The connection may be used again after this response.
     reusable: bool,
     idle: Option<Duration>,
-    timer: Option<Pin<Box<Sleep>>>,
-    /// The timer runs: somebody is waiting for a frame.
-    waiting: bool,
+    /// The upstream has been waited for since then.
+    waiting: Option<Instant>,
 }
 
 impl ResponseBody {
@@ -57,14 +65,68 @@ impl ResponseBody {
         let idle = (!idle.is_zero()).then_some(idle);
         ResponseBody {
             inner,
+            ahead: VecDeque::new(),
             over: false,
             lease: Some(lease),
             upload,
             reusable,
             idle,
-            timer: None,
-            waiting: false,
+            waiting: None,
         }
+    }
+
+    /// Takes what is there. Whole contents of a declared length need no stream any more.
+    pub(super) async fn read_ahead(mut self) -> Body {
+        let declared = self.inner.size_hint().exact().is_some();
+        let mut bytes = 0;
+        poll_fn(|cx| {
+            while bytes < AHEAD
+                && self.lease.is_some()
+                && let Poll::Ready(Some(next)) = self.poll_next(cx)
+            {
+                bytes += self.put_ahead(next);
+            }
+            Poll::Ready(())
+        })
+        .await;
+        let whole = declared && self.inner.is_end_stream() && self.ahead.iter().flatten().all(Frame::is_data);
+        match whole && !self.over {
+            true => Body::full(joined(self.ahead, bytes)),
+            false => Body::stream(self),
+        }
+    }
+
+    fn put_ahead(&mut self, next: Result<Frame<Bytes>, BodyError>) -> usize {
+        let bytes = next.as_ref().ok().and_then(Frame::data_ref).map_or(0, Bytes::len);
+        self.ahead.push_back(next);
+        bytes
+    }
+
+    /// The next frame as the upstream sends it, however long that takes.
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if self.over {
+            return Poll::Ready(None); // an error was the last word
+        }
+        let inner = &mut self.inner;
+        let polled = match &mut self.lease {
+            Some(lease) => lease.poll(cx, |cx| Pin::new(&mut *inner).poll_frame(cx)),
+            None => Pin::new(inner).poll_frame(cx),
+        };
+        polled.map(|next| match next {
+            Some(Ok(frame)) => {
+                self.waiting = None;
+                // A receiver that knows the length, or has the trailers, never asks for the end.
+                if self.inner.is_end_stream() || frame.is_trailers() {
+                    self.finish();
+                }
+                Some(Ok(frame))
+            }
+            Some(Err(error)) => Some(Err(self.break_off(ResponseBodyError::Cut(error)))),
+            None => {
+                self.finish();
+                None
+            }
+        })
     }
 
     fn finish(&mut self) {
@@ -76,25 +138,41 @@ impl ResponseBody {
         }
     }
 
+    fn break_off(&mut self, why: ResponseBodyError) -> BodyError {
+        self.lease = None;
+        self.over = true;
+        why.into()
+    }
+
     /// Ready when the upstream has been silent for too long while being waited for.
     fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<Duration> {
-        let Some(idle) = self.idle else { return Poll::Pending };
-        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(Instant::now() + idle)));
-        if !self.waiting {
-            self.waiting = true;
-            timer.as_mut().reset(Instant::now() + idle);
-        }
-        while timer.as_mut().poll(cx).is_ready() {
-            // An upstream that is still being fed is not silent: it may answer when it has all.
+        let (Some(idle), Some(lease)) = (self.idle, &mut self.lease) else { return Poll::Pending };
+        let since = *self.waiting.get_or_insert_with(Instant::now);
+        let mut until = since + idle;
+        loop {
+            if lease.poll_alarm(cx, until).is_pending() {
+                return Poll::Pending;
+            }
             match &self.upload {
+                // An upstream that is still being fed is not silent: it may answer when it has all.
                 Some(upload) if upload.last_moved() + idle > Instant::now() => {
-                    timer.as_mut().reset(upload.last_moved() + idle);
+                    until = upload.last_moved() + idle;
                 }
                 _ => return Poll::Ready(idle),
             }
         }
-        Poll::Pending
     }
+}
+
+/// So many bytes in one piece.
+fn joined(mut frames: VecDeque<Result<Frame<Bytes>, BodyError>>, bytes: usize) -> Bytes {
+    if frames.len() == 1 {
+        let only = frames.pop_front().and_then(Result::ok);
+        return only.and_then(|frame| frame.into_data().ok()).unwrap_or_default();
+    }
+    let mut all = BytesMut::with_capacity(bytes);
+    frames.iter().flatten().filter_map(Frame::data_ref).for_each(|data| all.extend_from_slice(data));
+    all.freeze()
 }
 
 impl HttpBody for ResponseBody {
@@ -106,44 +184,26 @@ impl HttpBody for ResponseBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
-        if this.over {
-            return Poll::Ready(None); // an error was the last word
+        if let Some(next) = this.ahead.pop_front() {
+            return Poll::Ready(Some(next));
         }
-        match Pin::new(&mut this.inner).poll_frame(cx) {
-            Poll::Ready(Some(Ok(frame))) => {
-                this.waiting = false;
-                // A receiver that knows the length, or has the trailers, never asks for the end.
-                if this.inner.is_end_stream() || frame.is_trailers() {
-                    this.finish();
-                }
-                Poll::Ready(Some(Ok(frame)))
+        match this.poll_next(cx) {
+            Poll::Pending => {
+                this.poll_idle(cx).map(|idle| Some(Err(this.break_off(ResponseBodyError::Idle(idle)))))
             }
-            Poll::Ready(None) => {
-                this.finish();
-                Poll::Ready(None)
-            }
-            Poll::Ready(Some(Err(error))) => {
-                this.lease = None;
-                this.over = true;
-                Poll::Ready(Some(Err(ResponseBodyError::Cut(error).into())))
-            }
-            Poll::Pending => match this.poll_idle(cx) {
-                Poll::Ready(idle) => {
-                    this.lease = None;
-                    this.over = true;
-                    this.over = true;
-                    Poll::Ready(Some(Err(ResponseBodyError::Idle(idle).into())))
-                }
-                Poll::Pending => Poll::Pending,
-            },
+            polled => polled,
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
+        self.ahead.is_empty() && self.inner.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+        let hint = self.inner.size_hint();
+        // What happens to have come says nothing about a length that was not declared.
+        let Some(left) = hint.exact() else { return hint };
+        let ahead = self.ahead.iter().flatten().filter_map(Frame::data_ref).map(|data| data.len() as u64);
+        SizeHint::with_exact(left + ahead.sum::<u64>())
     }
 }

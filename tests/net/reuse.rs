@@ -393,7 +393,7 @@ async fn dropping_the_wait_closes_the_connection() {
         })
         .await;
         let upstream = Upstream::new(Setup::to(origin.addr).upstream).unwrap();
-        let send = upstream.send(Request::get("/").body(Body::Empty).unwrap());
+        let send = upstream.send(Request::get("/").body(Body::Empty).unwrap(), None);
         tokio::select! {
             _ = send => panic!("there is no answer"),
             () = until("it is under way", || origin.accepted() == 1) => {}

@@ -305,14 +305,12 @@ impl Pass {
         let protocols = requested(&parts);
         let hold = parts.extensions.get::<Hold>().cloned();
         let client = protocols.as_ref().and_then(|_| parts.extensions.remove::<hyper::upgrade::OnUpgrade>());
-        if let Some(listener) = interim.listen(&HeaderValue::from_static("1.1 weir")).await {
-            parts.extensions.insert(listener);
-        }
+        let interim = interim.listen(&HeaderValue::from_static("1.1 weir")).await;
         prepare_request(&mut parts, peer, &Trust::Nobody, "weir");
         if let Some(protocols) = &protocols {
             restore(&mut parts.headers, protocols);
         }
-        match self.upstream.send(Request::from_parts(parts, Body::stream(body))).await {
+        match self.upstream.send(Request::from_parts(parts, Body::stream(body)), interim).await {
             Ok(response) if response.status() == 101 => {
                 self.tunnels.splice(client.expect("an upgrade was asked for"), hold, response, "weir")
             }

@@ -67,7 +67,7 @@ async fn fetch(url: &str, ca: Option<&str>) -> Result<String, UpstreamError> {
     config.origin = url.parse().unwrap();
     config.ca_file = ca.map(file);
     let upstream = Upstream::new(config).expect("the settings are good");
-    let response = upstream.send(Request::get("/").body(Body::Empty).unwrap()).await?;
+    let response = upstream.send(Request::get("/").body(Body::Empty).unwrap(), None).await?;
     let content = response.into_body().collect().await.unwrap().to_bytes();
     Ok(String::from_utf8(content.to_vec()).unwrap())
 }

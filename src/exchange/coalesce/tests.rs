@@ -303,3 +303,16 @@ async fn a_crowd_without_a_lease_is_one_flight_at_a_time() {
     assert!(flights.load(Ordering::SeqCst) >= 1);
     assert!(field.is_empty());
 }
+
+#[test]
+fn keys_are_told_apart_by_what_their_shard_is_not_chosen_by() {
+    use std::hash::BuildHasher;
+    let hashes: std::collections::HashSet<u64> = (0..=u8::MAX)
+        .map(|last| {
+            let mut key = CacheKey([7; 32]);
+            key.0[31] = last;
+            BuildHasherDefault::<PartOfKey>::default().hash_one(key)
+        })
+        .collect();
+    assert_eq!(hashes.len(), 256);
+}

@@ -500,3 +500,15 @@ fn request_tags_are_what_is_known_before() {
     let late = before.response(json!([{"id": 1}])).entry(&plan, &list);
     assert!(early.iter().all(|tag| late.binary_search(tag).is_ok()));
 }
+
+#[test]
+fn short_and_long_names_are_hashed_alike() {
+    for length in [0, 1, 53, 54, 244, 245, 246, 2000] {
+        let name = "n".repeat(length);
+        let mut hasher = blake3::Hasher::new_keyed(&SECRET);
+        hasher.update(b"weir tag 1\0").update(name.as_bytes());
+        let mut head = [0; 8];
+        hasher.finalize_xof().fill(&mut head);
+        assert_eq!(Tag::of(&SECRET, &name), Tag(u64::from_le_bytes(head)), "{length}");
+    }
+}
