@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
+use rustix::thread::{CpuSet, sched_setaffinity};
 
 /// One process: its id, and when it started, in ticks since boot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -48,6 +49,20 @@ pub fn processor(root: u32) -> Duration {
 /// Memory held by the process and its descendants, bytes; pages that several share are counted once.
 pub fn memory(root: u32) -> u64 {
     family(root).iter().filter_map(|member| proportional(member.id)).sum()
+}
+
+/// Binds every thread of the process and its descendants to one core, also those that chose cores for themselves.
+pub fn bind(root: u32, core: usize) {
+    let mut cores = CpuSet::new();
+    cores.set(core);
+    for member in family(root) {
+        let Ok(threads) = std::fs::read_dir(format!("/proc/{}/task", member.id)) else { continue };
+        let ids = threads.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok());
+        for thread in ids.filter_map(Pid::from_raw) {
+            // One that has ended meanwhile needs no core.
+            sched_setaffinity(Some(thread), &cores).ok();
+        }
+    }
 }
 
 /// `kill -9` to those that still are who they were.

@@ -46,6 +46,7 @@ fn values(
         ("dir", dir.display().to_string()),
         ("workers", stage.workers().to_string()),
         ("mib", workload.cache.to_string()),
+        ("maxconn", (workload.connections + 500).to_string()),
         ("mib_double", (workload.cache * 2).to_string()),
         ("certificate", stage.pair.certificate.display().to_string()),
         ("key", stage.pair.key.display().to_string()),
@@ -181,13 +182,15 @@ fn traffic_server(files: &Files<'_>) -> Outcome<Launch> {
     }
     let workload = files.stage.workload;
     let cache = files.cache()?;
+    let own = std::fs::metadata(files.dir).map_or(0, |meta| meta.uid());
     let small = matches!(workload.keys, Keys::Zipf(n) if n > 50_000);
     let more = [
         ("files", cache.display().to_string()),
         // All objects are on its disk, too, each in blocks of 512 bytes with a head of its own.
         ("storage", (workload.cache * 2).max(256).to_string()),
         ("average", if small { "1024" } else { "4096" }.to_owned()),
-        ("user", format!("#{}", std::fs::metadata(files.dir).map_or(0, |meta| meta.uid()))),
+        // It refuses to be root; the package has a user for it.
+        ("user", if own == 0 { "trafficserver".to_owned() } else { format!("#{own}") }),
     ];
     for (file, template) in [
         ("etc/records.config", include_str!("../../configs/traffic-server.records.config")),
@@ -195,6 +198,7 @@ fn traffic_server(files: &Files<'_>) -> Outcome<Launch> {
         ("etc/cache.config", include_str!("../../configs/traffic-server.cache.config")),
         ("etc/storage.config", include_str!("../../configs/traffic-server.storage.config")),
         ("etc/ssl_multicert.config", include_str!("../../configs/traffic-server.ssl_multicert.config")),
+        ("etc/ip_allow.yaml", include_str!("../../configs/traffic-server.ip_allow.yaml")),
         ("runroot.yaml", include_str!("../../configs/traffic-server.runroot.yaml")),
     ] {
         files.write(file, template, &more)?;

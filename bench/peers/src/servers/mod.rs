@@ -201,6 +201,10 @@ pub async fn start(name: Name, stage: &Stage<'_>) -> Outcome<Server> {
     });
     ready.await.map_err(|error| format!("{error}\n{}", server.process.last_words()))?;
     if server.process.runs() {
+        // Traffic Server binds its threads to cores itself, to others than it was started on.
+        if let Some(core) = stage.core() {
+            tree::bind(server.process.id(), core);
+        }
         Ok(server)
     } else {
         Err(format!("{} ended:\n{}", name.word(), server.process.last_words()))
@@ -212,12 +216,7 @@ async fn redis(name: Name, stage: &Stage<'_>, dir: &Path) -> Outcome<Redis> {
     let arguments = ["--maxmemory", &memory, "--maxmemory-policy", "volatile-lru"].map(str::to_owned);
     let redis = Redis::start(&format!("redis-{}", name.word()), dir, &arguments).await?;
     if let Some(core) = stage.beside() {
-        let id = redis.process().id().to_string();
-        let done = std::process::Command::new("taskset")
-            .args(["-a", "-c", "-p", &core.to_string(), &id])
-            .stdout(std::process::Stdio::null())
-            .status();
-        done.map_err(during("taskset"))?;
+        tree::bind(redis.process().id(), core);
     }
     Ok(redis)
 }
