@@ -8,7 +8,7 @@ use bench_rig::{Outcome, during};
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Empty};
 use hyper::client::conn::{http1, http2};
-use hyper::header::{AUTHORIZATION, HOST, HeaderValue};
+use hyper::header::{AUTHORIZATION, CONTENT_LENGTH, HOST, HeaderValue};
 use hyper::{Method, Request};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::pki_types::ServerName;
@@ -114,6 +114,10 @@ impl Door {
             *request.uri_mut() = target.path.parse().map_err(during("a path"))?;
             let host = HeaderValue::from_str(&authority.to_string()).map_err(during("an address"))?;
             request.headers_mut().insert(HOST, host);
+        }
+        if *method != Method::GET {
+            // Without it, Traffic Server answers 411.
+            request.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
         }
         if let Some(authorization) = &target.authorization {
             let value = HeaderValue::from_str(authorization).map_err(during("a token"))?;

@@ -102,8 +102,11 @@ impl Turns<'_> {
 
     /// Answers per second at full speed, for one second: warms up, and says what rates are possible.
     pub async fn calibrate(&self, server: &Server) -> Outcome<f64> {
-        let task = self.task(server, 1, "calibrate");
+        let task = self.task(server, self.stage.workload.seconds, "calibrate");
         let full = full(&task).await?;
+        if full.requests == 0 {
+            return Err("answered nothing while it was warmed up".to_owned());
+        }
         Ok(full.requests as f64 / full.seconds.max(1e-3))
     }
 
@@ -132,6 +135,9 @@ impl Turns<'_> {
         let after = server.processor();
         let reads = counts(self.stage.origin).await?.reads.saturating_sub(reads);
         let full = load.full;
+        if full.requests == 0 {
+            return Err("it answered nothing".to_owned());
+        }
         let answers = (full.requests + load.mutations.as_ref().map_or(0, |paced| paced.sent)).max(1) as f64;
         let own = (after.0 - before.0) / answers * 1e6;
         let figures = &mut sample.figures;

@@ -111,7 +111,7 @@ impl All<'_> {
                 &dir.join("requests"),
             )?),
         };
-        let turns = Turns { stage: &stage, list, seconds: self.arguments.seconds() };
+        let turns = Turns { stage: &stage, list, seconds: self.arguments.seconds().max(workload.seconds) };
         let takes_part = |name: &&Name| self.servers.contains(name);
         let entrants: Vec<Entrant> =
             workload.servers.iter().filter(takes_part).map(|name| Entrant::new(*name)).collect();

@@ -199,7 +199,7 @@ pub async fn start(name: Name, stage: &Stage<'_>) -> Outcome<Server> {
     let ready = until(&what, START, || async {
         !server.process.runs() || server.door.get(&target).await.is_ok_and(|answer| answer.status == 200)
     });
-    ready.await.map_err(|error| format!("{error}\n{}", server.process.last_words()))?;
+    ready.await.map_err(|error| format!("{error}: {}", server.last_words()))?;
     if server.process.runs() {
         // Traffic Server binds its threads to cores itself, to others than it was started on.
         if let Some(core) = stage.core() {
@@ -207,7 +207,7 @@ pub async fn start(name: Name, stage: &Stage<'_>) -> Outcome<Server> {
         }
         Ok(server)
     } else {
-        Err(format!("{} ended:\n{}", name.word(), server.process.last_words()))
+        Err(format!("ended at once: {}", server.last_words()))
     }
 }
 
@@ -238,9 +238,12 @@ impl Server {
         tree::memory(self.process.id()) + self.files.as_deref().map_or(0, commands::allocated)
     }
 
-    /// The end of what it wrote.
+    /// The end of what it wrote, on one line.
     pub fn last_words(&self) -> String {
-        self.process.last_words()
+        let text = self.process.last_words();
+        let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+        let text = lines[lines.len().saturating_sub(4)..].join(" · ");
+        text.chars().take(400).collect()
     }
 }
 
