@@ -94,5 +94,5 @@ async fn interrupted() -> Outcome<ExitCode> {
 
 fn another_seed() -> u64 {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    random::Random::new(now.as_nanos() as u64, u64::from(std::process::id())).next() % 1_000_000
+    random::Random::new(now.as_nanos() as u64, u64::from(std::process::id())).bits() % 1_000_000
 }

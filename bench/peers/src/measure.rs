@@ -193,6 +193,7 @@ impl Turns<'_> {
         figures.insert(Figure::PacedP50, paced.p50);
         figures.insert(Figure::PacedP99, paced.p99);
         figures.insert(Figure::PacedLongest, paced.longest);
+        figures.insert(Figure::GeneratorBusy, paced.busy * 100.0);
         figures.insert(Figure::PacedCpu, (all(after) - all(before)) / paced.sent.max(1) as f64 * 1e6);
         if paced.errors > 0 {
             sample.invalid = Some(format!("{} errors at the fixed rate", paced.errors));

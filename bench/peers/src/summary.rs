@@ -32,6 +32,8 @@ pub enum Figure {
     PacedLongest,
     /// Processor time of server and Redis per answer at the fixed rate, µs.
     PacedCpu,
+    /// How much of a core the generator used at the fixed rate, per hundred.
+    GeneratorBusy,
     /// Requests that reached the origin, per hundred.
     OriginShare,
     /// Requests that reached the origin for one cold URL.
@@ -64,6 +66,7 @@ impl Figure {
             Figure::PacedP99 => "p99 at equal rate",
             Figure::PacedLongest => "longest at equal rate",
             Figure::PacedCpu => "CPU per request at equal rate",
+            Figure::GeneratorBusy => "the generator's core at equal rate, %",
             Figure::OriginShare => "requests that reached the origin, %",
             Figure::Upstream => "requests at the origin",
             Figure::LastAnswer => "last answer, ms",

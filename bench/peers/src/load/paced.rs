@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bench_rig::histogram::Histogram;
-use bench_rig::{Outcome, during};
+use bench_rig::{Outcome, during, tree};
 use bytes::Bytes;
 use http_body_util::Empty;
 use hyper::{Method, Request};
@@ -49,6 +49,8 @@ pub struct Paced {
     pub errors: u64,
     /// Due and not answered at the end.
     pub missed: u64,
+    /// The share of a core that the generator itself used. Near 1, times are the generator's rather than the server's.
+    pub busy: f64,
 }
 
 /// Starts the process for a task, and reads its result.
@@ -114,6 +116,7 @@ async fn generate(options: &PacedOptions) -> Outcome<Paced> {
     let method: Method = options.method.parse().map_err(during("the method"))?;
     let source = source(options, &door, &method)?;
     let senders = connect(&door, options).await?;
+    let used = tree::processor(std::process::id());
     let began = Instant::now();
     let counted = began + Duration::from_secs_f64(options.lead);
     let end = counted + Duration::from_secs_f64(options.seconds);
@@ -132,6 +135,8 @@ async fn generate(options: &PacedOptions) -> Outcome<Paced> {
     let tasks: Vec<_> =
         senders.into_iter().map(|sender| tokio::spawn(work(Arc::clone(&shared), sender))).collect();
     pace(&shared, options.rate, began, end).await;
+    let used = tree::processor(std::process::id()).saturating_sub(used);
+    let busy = used.as_secs_f64() / began.elapsed().as_secs_f64();
     let missed = finish(&shared, tasks).await;
     let times = lock(&shared.times);
     let micros = |share| times.percentile(share).as_secs_f64() * 1e6;
@@ -144,6 +149,7 @@ async fn generate(options: &PacedOptions) -> Outcome<Paced> {
         longest: times.longest().as_secs_f64() * 1e6,
         errors: shared.errors.load(Ordering::Relaxed),
         missed,
+        busy,
     })
 }
 

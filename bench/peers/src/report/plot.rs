@@ -27,10 +27,11 @@ text { font-family: system-ui, -apple-system, 'Segoe UI', sans-serif; font-size:
 .weir { fill: #1f6feb; } .bare { fill: #b4bcc4; } .peer { fill: #7d8894; }
 .one { stroke: #d1242f; stroke-width: 1; stroke-dasharray: 3 2; } .base { stroke: #d1d9e0; }
 .range { stroke: #1f2328; stroke-width: 1.2; }
+.value { paint-order: stroke; stroke: #ffffff; stroke-width: 3px; }
 @media (prefers-color-scheme: dark) {
 text { fill: #e6edf3; } .page { fill: #0d1117; } .below { fill: #9198a1; }
 .weir { fill: #4493f8; } .bare { fill: #545d68; } .peer { fill: #767f89; }
-.one { stroke: #ff7b72; } .base { stroke: #3d444d; } .range { stroke: #e6edf3; }
+.one { stroke: #ff7b72; } .base { stroke: #3d444d; } .range { stroke: #e6edf3; } .value { stroke: #0d1117; }
 }";
 
 /// A small chart.
@@ -148,6 +149,17 @@ fn draw(out: &mut String, chart: &Chart, cell: &Cell<'_>, left: f64, top: f64) {
         top + 13.0,
         escape(&cell.title)
     );
+    let _ = writeln!(
+        out,
+        "<line class=\"base\" x1=\"{from:.1}\" y1=\"{first:.1}\" x2=\"{from:.1}\" y2=\"{last:.1}\"/>\
+         <line class=\"one\" x1=\"{one:.1}\" y1=\"{:.1}\" x2=\"{one:.1}\" y2=\"{last:.1}\"/>\
+         <text class=\"below\" x=\"{from:.1}\" y=\"{:.1}\" text-anchor=\"middle\">0</text>\
+         <text class=\"below\" x=\"{one:.1}\" y=\"{:.1}\" text-anchor=\"middle\">1</text>",
+        first - 3.0,
+        last + 11.0,
+        last + 11.0,
+        one = place(1.0),
+    );
     for (index, (entrant, ratio)) in cell.bars.iter().enumerate() {
         let y = first + index as f64 * LINE;
         let class = match entrant.name {
@@ -180,17 +192,6 @@ fn draw(out: &mut String, chart: &Chart, cell: &Cell<'_>, left: f64, top: f64) {
             );
         }
     }
-    let _ = writeln!(
-        out,
-        "<line class=\"base\" x1=\"{from:.1}\" y1=\"{first:.1}\" x2=\"{from:.1}\" y2=\"{last:.1}\"/>\
-         <line class=\"one\" x1=\"{one:.1}\" y1=\"{:.1}\" x2=\"{one:.1}\" y2=\"{last:.1}\"/>\
-         <text class=\"below\" x=\"{from:.1}\" y=\"{:.1}\" text-anchor=\"middle\">0</text>\
-         <text class=\"below\" x=\"{one:.1}\" y=\"{:.1}\" text-anchor=\"middle\">1</text>",
-        first - 3.0,
-        last + 11.0,
-        last + 11.0,
-        one = place(1.0),
-    );
 }
 
 /// Short enough for the space beside a bar.

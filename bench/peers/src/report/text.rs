@@ -48,6 +48,13 @@ pub fn one(measured: &Measured) -> String {
             );
         }
     }
+    let busy = measured.entrants.iter().filter_map(|entrant| entrant.spread(Figure::GeneratorBusy));
+    if let Some(busy) = busy.map(|spread| spread.median).max_by(f64::total_cmp).filter(|busy| *busy > 85.0) {
+        let _ = writeln!(
+            text,
+            "\nThe generator used up to {busy:.0} % of its core at the fixed rate: times there are partly its own (a lower --rate helps)."
+        );
+    }
     let noted = measured.entrants.iter().filter(|entrant| !entrant.notes.is_empty());
     let notes: Vec<String> =
         noted.map(|entrant| format!("{} {}", entrant.name.title(), entrant.notes.join(", "))).collect();
