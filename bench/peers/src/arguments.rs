@@ -27,10 +27,10 @@ pub struct Arguments {
     /// How often each server has its turn in a workload [default: 3]
     #[arg(long, value_name = "N")]
     pub rounds: Option<usize>,
-    /// How long each turn lasts, at full speed and again at a fixed rate [default: 2]
+    /// How long each turn lasts at full speed; at a fixed rate three quarters of that [default: 2]
     #[arg(long, value_name = "N")]
     pub seconds: Option<u64>,
-    /// One round of one second, and a tenth of the largest set of URLs
+    /// One round of one second, smaller sets of URLs, and without the workloads that vary another
     #[arg(long)]
     pub quick: bool,
     /// The fixed rate, as a share of what the fastest peer does at full speed

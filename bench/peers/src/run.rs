@@ -54,7 +54,8 @@ fn chosen_workloads(arguments: &Arguments) -> Outcome<Vec<Workload>> {
         let whole = |name: &String| all.iter().any(|other| other.name == name);
         let fits =
             |name: &String| if whole(name) { row.name == name } else { row.name.starts_with(name.as_str()) };
-        arguments.only.is_empty() || arguments.only.iter().any(fits)
+        let all_are = arguments.only.is_empty() && (row.quick || !arguments.quick);
+        all_are || arguments.only.iter().any(fits)
     };
     Ok(all.iter().filter(|row| wanted(row)).cloned().collect())
 }
@@ -300,6 +301,13 @@ mod tests {
         assert_eq!(names("hot").unwrap(), ["hot-1k", "hot-16k", "hot-256k"]);
         assert_eq!(names("hot-1k,cold").unwrap(), ["hot-1k", "cold"]);
         assert!(names("nothing").is_err());
+        let quick = chosen_workloads(&Arguments::parse_from(["peers", "--quick"])).unwrap();
+        assert!(quick.iter().any(|row| row.name == "miss-1k"));
+        assert!(!quick.iter().any(|row| row.name == "miss-16k"));
+        assert_eq!(
+            chosen_workloads(&Arguments::parse_from(["peers", "--quick", "--only", "miss"])).unwrap().len(),
+            2
+        );
         let arguments = Arguments::parse_from(["peers", "--servers", "weir,bare"]);
         assert_eq!(chosen_servers(&arguments).unwrap(), [Name::Weir, Name::Bare]);
         let arguments = Arguments::parse_from(["peers", "--servers", "apache"]);

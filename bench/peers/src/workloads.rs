@@ -34,6 +34,8 @@ pub struct Workload {
     pub seconds: u64,
     /// Rounds, as a multiple of what was asked for.
     pub weight: usize,
+    /// Measured with `--quick`, too.
+    pub quick: bool,
     /// Servers run one after the other, each with all its rounds: together they would not fit into memory.
     pub alone: bool,
 }
@@ -132,17 +134,18 @@ const ROW: Workload = Workload {
     cache: 512,
     seconds: 1,
     weight: 1,
+    quick: true,
     alone: false,
 };
 
-/// The table. `quick` makes the largest set of URLs a tenth.
+/// The table. `quick` makes the largest sets of URLs smaller.
 pub fn table(quick: bool) -> Vec<Workload> {
     let million = if quick { 100_000 } else { 1_000_000 };
     let mut rows = hits(million);
     rows.extend(redis());
     rows.extend(fetches());
     rows.extend(protocols());
-    rows.extend(costs());
+    rows.extend(costs(if quick { 50_000 } else { 200_000 }));
     rows
 }
 
@@ -155,6 +158,7 @@ fn hits(million: usize) -> Vec<Workload> {
             name: "shared-1k",
             shows: "one URL of 1 KiB, generator and server on the same two cores",
             cores: Cores::Shared,
+            quick: false,
             ..ROW
         },
         Workload { name: "zipf-10k", shows: "10,000 URLs of 1 KiB", keys: Keys::Zipf(10_000), ..ROW },
@@ -172,8 +176,8 @@ fn hits(million: usize) -> Vec<Workload> {
             keys: Keys::Users(10_000),
             ..ROW
         },
-        Workload { name: "connections-8", shows: "8 connections", connections: 8, ..ROW },
-        Workload { name: "connections-512", shows: "512 connections", connections: 512, ..ROW },
+        Workload { name: "connections-8", shows: "8 connections", connections: 8, quick: false, ..ROW },
+        Workload { name: "connections-512", shows: "512 connections", connections: 512, quick: false, ..ROW },
         Workload {
             name: "connections-5000",
             shows: "5,000 connections",
@@ -192,12 +196,14 @@ fn redis() -> Vec<Workload> {
             name: "redis-16k",
             shows: "hits that come from Redis, 16 KiB, shared cores",
             size: 16 * KIB,
+            quick: false,
             ..row.clone()
         },
         Workload {
             name: "redis-zipf-10k",
             shows: "10,000 URLs of 1 KiB from Redis, shared cores",
             keys: Keys::Zipf(10_000),
+            quick: false,
             ..row
         },
     ]
@@ -208,9 +214,21 @@ fn fetches() -> Vec<Workload> {
     let pass = Workload { kind: Kind::Pass, servers: PROXIES, ..ROW };
     vec![
         Workload { name: "miss-1k", shows: "every URL is new, 1 KiB", ..miss.clone() },
-        Workload { name: "miss-16k", shows: "every URL is new, 16 KiB", size: 16 * KIB, ..miss },
+        Workload {
+            name: "miss-16k",
+            shows: "every URL is new, 16 KiB",
+            size: 16 * KIB,
+            quick: false,
+            ..miss
+        },
         Workload { name: "pass-1k", shows: "passed through, never stored, 1 KiB", ..pass.clone() },
-        Workload { name: "pass-16k", shows: "passed through, never stored, 16 KiB", size: 16 * KIB, ..pass },
+        Workload {
+            name: "pass-16k",
+            shows: "passed through, never stored, 16 KiB",
+            size: 16 * KIB,
+            quick: false,
+            ..pass
+        },
         Workload {
             name: "storm",
             shows: "10,000 URLs, 500 PUT/s through the server that make them void beside the reads",
@@ -246,7 +264,7 @@ fn protocols() -> Vec<Workload> {
     ]
 }
 
-fn costs() -> Vec<Workload> {
+fn costs(entries: usize) -> Vec<Workload> {
     vec![
         Workload {
             name: "cold",
@@ -262,7 +280,7 @@ fn costs() -> Vec<Workload> {
             shows: "memory held per entry of 100 bytes, beyond its head and body",
             kind: Kind::Memory,
             size: 100,
-            keys: Keys::Zipf(200_000),
+            keys: Keys::Zipf(entries),
             servers: PROXIES,
             cores: Cores::Shared,
             alone: true,

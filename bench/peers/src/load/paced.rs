@@ -53,10 +53,10 @@ pub struct Paced {
     pub busy: f64,
 }
 
-/// Starts the process for a task, and reads its result.
-pub async fn start(task: &Task, rate: f64, lead: f64, method: &Method) -> Outcome<Paced> {
+/// Starts the process for a task, and reads its result: so many seconds that do not count, and so many that do.
+pub async fn start(task: &Task, rate: f64, (lead, seconds): (f64, f64), method: &Method) -> Outcome<Paced> {
     let program = std::env::current_exe().map_err(during("this program"))?.display().to_string();
-    let numbers = [task.door.address.to_string(), rate.to_string(), task.seconds.to_string()];
+    let numbers = [task.door.address.to_string(), rate.to_string(), seconds.to_string()];
     let more = [lead.to_string(), task.connections.to_string(), task.streams.to_string()];
     let mut words = vec![program, "paced".to_owned()];
     for (name, value) in ["address", "rate", "seconds", "lead", "connections", "streams"]

@@ -45,9 +45,9 @@ pub fn about(arguments: &Arguments, weir: &Path) -> Vec<String> {
         format!("{} cores: {}", std::thread::available_parallelism().map_or(1, usize::from), processor()),
         first_line("uname", &["-sr"]),
         format!(
-            "{} rounds (the first workload twice as many) of {} s at full speed and {} s at the fixed rate",
+            "{} rounds (the first workload twice as many), in each {} s at full speed and three quarters of that at the \
+             fixed rate",
             arguments.rounds(),
-            arguments.seconds(),
             arguments.seconds()
         ),
     ];

@@ -170,8 +170,24 @@ fn squid(files: &Files<'_>) -> Outcome<Launch> {
     let config = files.write("squid.conf", include_str!("../../configs/squid.conf"), &[])?;
     let config = config.display().to_string();
     // -n: services with different names do not get into each other's way.
-    let service = format!("peers{}", files.port);
+    let service = squid_service(files.port);
     Ok(files.launch("squid", ["-N", "-f", &config, "-n", &service].map(str::to_owned).to_vec()))
+}
+
+fn squid_service(port: u16) -> String {
+    format!("peers{port}")
+}
+
+/// Removes what a Squid that was killed leaves in shared memory under its service's name.
+pub fn remove_shared_memory(port: u16) {
+    let start = format!("{}-", squid_service(port));
+    let Ok(entries) = std::fs::read_dir("/dev/shm") else { return };
+    for entry in entries.filter_map(Result::ok) {
+        let name = entry.file_name();
+        if name.to_str().is_some_and(|name| name.starts_with(&start) && name.ends_with(".shm")) {
+            std::fs::remove_file(entry.path()).ok();
+        }
+    }
 }
 
 fn traffic_server(files: &Files<'_>) -> Outcome<Launch> {

@@ -9,10 +9,11 @@ mod template;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use bench_rig::process::Process;
 use bench_rig::redis::Redis;
-use bench_rig::{Outcome, START, during, free_port, tree, until};
+use bench_rig::{Outcome, during, free_port, tree, until};
 use serde::{Deserialize, Serialize};
 
 pub use commands::let_in;
@@ -20,6 +21,9 @@ pub use commands::let_in;
 use crate::client::{Door, Target};
 use crate::tls::Pair;
 use crate::workloads::{Cores, Kind, Protocol, Workload};
+
+/// How long a server may take to be there: HAProxy goes through all of its cache before it listens.
+const READY: Duration = Duration::from_secs(60);
 
 /// A server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -196,7 +200,7 @@ pub async fn start(name: Name, stage: &Stage<'_>) -> Outcome<Server> {
     let what = format!("{} answers", name.word());
     // A path that no workload measures. `/pass` is not stored, so nothing is left behind.
     let target = Target::path("/pass/1/ready");
-    let ready = until(&what, START, || async {
+    let ready = until(&what, READY, || async {
         !server.process.runs() || server.door.get(&target).await.is_ok_and(|answer| answer.status == 200)
     });
     ready.await.map_err(|error| format!("{error}: {}", server.last_words()))?;
@@ -253,6 +257,9 @@ impl Drop for Server {
         self.process.terminate();
         if let Some(files) = &self.files {
             std::fs::remove_dir_all(files).ok();
+        }
+        if self.name == Name::Squid {
+            commands::remove_shared_memory(self.door.address.port());
         }
     }
 }
