@@ -15,9 +15,13 @@ WORKDIR /src
 # The workspace's other members are not built, but their manifests belong to the lock file.
 COPY Cargo.toml Cargo.lock ./
 COPY bench/coherence/Cargo.toml bench/coherence/
+COPY bench/peers/Cargo.toml bench/peers/
+COPY bench/rig/Cargo.toml bench/rig/
 COPY tests/simulation/Cargo.toml tests/simulation/
-RUN mkdir src bench/coherence/src && touch tests/simulation/simulation.rs \
-    && echo 'fn main() {}' | tee bench/coherence/src/main.rs > src/main.rs && touch src/lib.rs \
+RUN mkdir src bench/coherence/src bench/peers/src bench/rig/src \
+    && touch tests/simulation/simulation.rs bench/rig/src/lib.rs \
+    && echo 'fn main() {}' | tee bench/coherence/src/main.rs bench/peers/src/main.rs > src/main.rs \
+    && touch src/lib.rs \
     && cargo build --release --locked --bin weir \
     && rm -rf src target/release/weir target/release/deps/*weir* target/release/.fingerprint/weir-*
 

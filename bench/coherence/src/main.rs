@@ -13,11 +13,9 @@ mod backend;
 mod client;
 mod cost;
 mod faults;
-mod histogram;
 mod ledger;
 mod load;
 mod race;
-mod random;
 mod report;
 mod rig;
 mod sabotage;
@@ -29,6 +27,7 @@ use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
 use arguments::Arguments;
+use bench_rig::{histogram, random};
 use clap::Parser as _;
 use rig::{Outcome, during};
 use tokio::signal::unix::{SignalKind, signal};
@@ -95,5 +94,5 @@ async fn interrupted() -> Outcome<ExitCode> {
 
 fn another_seed() -> u64 {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    random::Random::new(now.as_nanos() as u64, u64::from(std::process::id())).next() % 1_000_000
+    random::Random::new(now.as_nanos() as u64, u64::from(std::process::id())).bits() % 1_000_000
 }

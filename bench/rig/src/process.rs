@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::{Outcome, during};
+use crate::{Outcome, during, tree};
 
 /// A child process.
 #[derive(Debug)]
@@ -74,8 +74,10 @@ impl Process {
         child.wait().ok();
     }
 
-    /// SIGTERM, for programs with children of their own; `kill -9` when it takes longer than two seconds.
+    /// SIGTERM, for programs with children of their own; `kill -9`, for what is left of them all, when it takes
+    /// longer than two seconds.
     pub fn terminate(&self) {
+        let family = tree::family(self.id());
         if self.runs() && self.signal("TERM").is_ok() {
             let began = Instant::now();
             while self.runs() && began.elapsed() < Duration::from_secs(2) {
@@ -83,6 +85,7 @@ impl Process {
             }
         }
         self.kill();
+        tree::kill(&family);
     }
 
     /// Resident memory, bytes.

@@ -12,12 +12,12 @@ impl Random {
     /// The generator number `stream` of the run with this seed.
     pub fn new(seed: u64, stream: u64) -> Random {
         let mut random = Random(seed ^ stream.wrapping_mul(0xa076_1d64_78bd_642f));
-        random.next();
+        random.bits();
         random
     }
 
     /// 64 random bits.
-    pub fn next(&mut self) -> u64 {
+    pub fn bits(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -27,7 +27,7 @@ impl Random {
 
     /// From 0.0 up to, not including, 1.0.
     pub fn share(&mut self) -> f64 {
-        (self.next() >> 11) as f64 / (1u64 << 53) as f64
+        (self.bits() >> 11) as f64 / (1u64 << 53) as f64
     }
 
     /// A number below `n`; 0 when `n` is 0.
@@ -100,7 +100,7 @@ mod tests {
 
     #[test]
     fn streams_of_one_seed_differ_and_repeat() {
-        let draw = |stream| Random::new(1, stream).next();
+        let draw = |stream| Random::new(1, stream).bits();
         assert_eq!(draw(3), draw(3));
         assert_ne!(draw(3), draw(4));
         let mut random = Random::new(1, 1);

@@ -8,8 +8,8 @@ use std::time::Duration;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
 
-use super::process::Process;
-use super::{Outcome, START, during, free_port, until};
+use crate::process::Process;
+use crate::{Outcome, START, during, free_port, until};
 
 /// The name under which sentinels know the primary.
 pub const SERVICE: &str = "mymaster";
