@@ -176,6 +176,21 @@ impl Link {
             .collect())
     }
 
+    /// Commands of many requests to one server, within one operation's deadline. What comes of it counts for each.
+    pub async fn together(&self, pipeline: &Pipeline) -> Result<Vec<RedisResult<Value>>, Failure> {
+        let outcome = match self.run(Work::Many(pipeline)).await {
+            Ok(Reply::Many(results)) => Ok(results),
+            Ok(Reply::One(value)) => Ok(vec![Ok(value)]),
+            Err(failure) => Err(failure),
+        };
+        match &outcome {
+            // What was refused says nothing about the server.
+            Ok(_) => self.judge(None, None),
+            Err(failure) => (0..pipeline.len()).for_each(|_| self.judge(None, Some(failure))),
+        }
+        outcome
+    }
+
     async fn whole_pipeline(&self, pipeline: &Pipeline) -> Result<Vec<RedisResult<Value>>, Failure> {
         match self.run(Work::Many(pipeline)).await {
             Ok(Reply::Many(results)) => {
@@ -273,6 +288,11 @@ impl Link {
             tracing::warn!(%failure, "{who} does not answer: requests go on without it");
             lane.opened.notify_one();
         }
+    }
+
+    /// Whether entries are spread over several primaries.
+    pub fn is_cluster(&self) -> bool {
+        self.connector.is_cluster()
     }
 
     /// Whether anything is tried at all.

@@ -11,7 +11,8 @@ use bytes::Bytes;
 use http::HeaderMap;
 use redis::{Cmd, RedisResult, Value};
 
-use super::link::{Failure, Link, pipe};
+use super::link::{Failure, Link};
+use super::reads::Reads;
 use super::writer::Writes;
 use crate::coherence::Coherence;
 use crate::metrics::{Metrics, StoreOp, StoreResult, StoreTier};
@@ -25,6 +26,9 @@ use crate::time::Clock;
 
 /// Values from this size on are decoded away from the threads that serve requests: that takes milliseconds.
 pub const HEAVY: usize = 256 * 1024;
+/// Room in a command for what a read has besides a name.
+const READ_ROOM: usize = 32;
+
 /// The tier's reading side.
 #[derive(Debug)]
 pub struct RedisTier {
@@ -32,6 +36,8 @@ pub struct RedisTier {
     pub names: Names,
     /// The request path's connections.
     pub link: Arc<Link>,
+    /// The request path's reads over them.
+    pub reads: Arc<Reads>,
     /// The writing side.
     pub writes: Writes,
     /// Liveness.
@@ -126,7 +132,7 @@ impl RedisTier {
         arrived: Duration,
     ) -> Result<Lookup, Failure> {
         let name = self.names.of(route, key);
-        let reply = match self.link.command(&self.read(&name)).await {
+        let reply = match self.reads.one(self.read(&name)).await {
             Ok(reply) => Ok(reply),
             // A value of another type under our name: nothing that a rewrite would not heal.
             Err(Failure::Failed(error)) if error.code() == Some("WRONGTYPE") => Err(error),
@@ -146,11 +152,8 @@ impl RedisTier {
         let variants: Vec<_> =
             index.fields.iter().map(|f| key.variant(&Selecting::from_request(f, request))).collect();
         let names: Vec<_> = variants.iter().map(|v| self.names.of(route, v)).collect();
-        let mut pipeline = pipe();
-        for name in &names {
-            pipeline.add_command(self.read(name));
-        }
-        for (name, reply) in names.iter().zip(self.link.pipeline(&pipeline).await?) {
+        let replies = self.reads.several(names.iter().map(|name| self.read(name)).collect()).await?;
+        for (name, reply) in names.iter().zip(replies) {
             if let Ok(Some((Slot::Entry(entry), checksum))) = self.slot(reply, key, route).await {
                 self.offer(&mut choice, name, entry, checksum, self.asked(request, arrived));
             }
@@ -164,8 +167,8 @@ impl RedisTier {
 
     /// Reads a whole value, but never more than one can be: a larger one fails its checksum.
     fn read(&self, name: &str) -> Cmd {
-        let mut command = redis::cmd("GETRANGE");
-        command.arg(name).arg(0).arg(self.max_body.saturating_add(MAX_OVERHEAD));
+        let mut command = Cmd::with_capacity(4, name.len() + READ_ROOM);
+        command.arg("GETRANGE").arg(name).arg(0).arg(self.max_body.saturating_add(MAX_OVERHEAD));
         command
     }
 
