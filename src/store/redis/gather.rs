@@ -15,17 +15,24 @@
 
 use std::cell::Cell;
 use std::mem;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
-/// Where a thread's questions wait.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place(usize);
-
-/// What has been added and not been taken, by place.
+/// What has been added and not been taken, by thread.
 #[derive(Debug)]
-pub struct Gather<T>(Box<[Mutex<Vec<T>>]>);
+pub struct Gather<T>(Arc<[Mutex<Vec<T>>]>);
+
+/// The duty to take what is at a place. Dropped, it takes all the same: what waits there is dropped with it, rather than
+/// waiting for ever.
+#[derive(Debug)]
+#[must_use = "what nobody takes is never answered"]
+pub struct Taker<T> {
+    places: Arc<[Mutex<Vec<T>>]>,
+    /// `None` = it is done.
+    place: Option<usize>,
+}
 
 impl<T> Gather<T> {
     /// With so many places, at least one.
@@ -34,19 +41,31 @@ impl<T> Gather<T> {
     }
 
     /// Adds at this thread's place. `Some` = nobody has been asked yet to take what is there: the caller has to.
-    #[must_use = "what nobody takes is never answered"]
-    pub fn add(&self, items: impl IntoIterator<Item = T>) -> Option<Place> {
-        let place = Place(thread() % self.0.len());
-        let mut waiting = self.0.get(place.0)?.lock();
+    pub fn add(&self, items: impl IntoIterator<Item = T>) -> Option<Taker<T>> {
+        let place = thread() % self.0.len();
+        let mut waiting = self.0.get(place)?.lock();
         let first = waiting.is_empty();
         waiting.extend(items);
-        (first && !waiting.is_empty()).then_some(place)
+        (first && !waiting.is_empty()).then(|| Taker { places: Arc::clone(&self.0), place: Some(place) })
+    }
+}
+
+impl<T> Taker<T> {
+    /// All that is there once the other tasks that are ready now have had their turn.
+    pub async fn gathered(mut self) -> Vec<T> {
+        tokio::task::yield_now().await;
+        self.take()
     }
 
-    /// All that is at a place once the other tasks that are ready now have had their turn.
-    pub async fn gathered(&self, place: Place) -> Vec<T> {
-        tokio::task::yield_now().await;
-        self.0.get(place.0).map(|waiting| mem::take(&mut *waiting.lock())).unwrap_or_default()
+    fn take(&mut self) -> Vec<T> {
+        let waiting = self.place.take().and_then(|place| self.places.get(place));
+        waiting.map(|waiting| mem::take(&mut *waiting.lock())).unwrap_or_default()
+    }
+}
+
+impl<T> Drop for Taker<T> {
+    fn drop(&mut self) {
+        self.take();
     }
 }
 
@@ -66,8 +85,6 @@ fn thread() -> usize {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
 
     #[tokio::test]
@@ -78,9 +95,9 @@ mod tests {
             .map(|n| {
                 let (gather, taken) = (Arc::clone(&gather), Arc::clone(&taken));
                 tokio::spawn(async move {
-                    if let Some(place) = gather.add([n]) {
+                    if let Some(taker) = gather.add([n]) {
                         tokio::spawn(async move {
-                            let all = gather.gathered(place).await;
+                            let all = taker.gathered().await;
                             taken.lock().push(all);
                         });
                     }
@@ -99,12 +116,20 @@ mod tests {
     #[tokio::test]
     async fn each_taking_is_asked_for_once() {
         let gather = Gather::new(1);
-        let place = gather.add(["a"]).unwrap();
-        assert_eq!(gather.add(["b", "c"]), None, "somebody takes them already");
-        assert_eq!(gather.gathered(place).await, ["a", "b", "c"]);
-        assert_eq!(gather.add([]), None, "nothing to take");
-        assert_eq!(gather.add(["d"]), Some(place));
-        assert_eq!(gather.gathered(place).await, ["d"]);
-        assert!(gather.gathered(place).await.is_empty());
+        let taker = gather.add(["a"]).unwrap();
+        assert!(gather.add(["b", "c"]).is_none(), "somebody takes them already");
+        assert_eq!(taker.gathered().await, ["a", "b", "c"]);
+        assert!(gather.add([]).is_none(), "nothing to take");
+        assert_eq!(gather.add(["d"]).unwrap().gathered().await, ["d"]);
+    }
+
+    #[test]
+    fn what_a_lost_task_was_to_take_is_dropped_and_not_left_to_wait() {
+        let gather = Gather::new(1);
+        let waiting = Arc::new(());
+        let taker = gather.add([Arc::clone(&waiting)]).unwrap();
+        drop(async move { taker.gathered().await });
+        assert_eq!(Arc::strong_count(&waiting), 1);
+        assert!(gather.add([waiting]).is_some(), "and the next one finds nobody in charge");
     }
 }

@@ -1,4 +1,4 @@
-//! The request path's reads: those of many requests in one round trip, as few as three allocations each.
+//! The request path's reads: those of many requests in one round trip.
 //!
 //! Requests of one server are gathered ([`super::gather`]) and sent as pipelines on a pooled connection, with one
 //! check-out, one timer and one message to the connection's task for all of them. A pipeline is answered as a whole, so
@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::thread::available_parallelism;
 
 use futures_util::future::join_all;
-use redis::{Cmd, RedisResult, Value};
+use redis::{Cmd, Pipeline, RedisResult, Value};
 use tokio::sync::oneshot;
 
 use super::gather::Gather;
@@ -47,12 +47,9 @@ impl Reads {
         if self.link.is_cluster() {
             return self.link.command(&command).await;
         }
-        if !self.link.is_closed() {
-            return Err(Failure::Skipped);
-        }
         let (answer, answered) = oneshot::channel();
-        self.ask([Question { command, answer }]);
-        // Nobody is left to answer: the runtime is about to end.
+        self.ask([Question { command, answer }])?;
+        // Nobody is left to answer where the runtime is about to end.
         answered.await.unwrap_or(Err(Failure::Late))
     }
 
@@ -65,9 +62,6 @@ impl Reads {
             }
             return self.link.pipeline(&pipeline).await;
         }
-        if !self.link.is_closed() {
-            return Err(Failure::Skipped);
-        }
         let (questions, answers): (Vec<_>, Vec<_>) = commands
             .into_iter()
             .map(|command| {
@@ -75,7 +69,7 @@ impl Reads {
                 (Question { command, answer }, answered)
             })
             .unzip();
-        self.ask(questions);
+        self.ask(questions)?;
         let mut results = Vec::with_capacity(answers.len());
         for answered in answers {
             results.push(match answered.await.unwrap_or(Err(Failure::Late)) {
@@ -89,32 +83,38 @@ impl Reads {
         Ok(results)
     }
 
-    fn ask(self: &Arc<Reads>, questions: impl IntoIterator<Item = Question>) {
-        if let Some(place) = self.waiting.add(questions) {
-            let reads = Arc::clone(self);
-            tokio::spawn(async move {
-                let mut questions = reads.waiting.gathered(place).await;
-                // Whoever has gone away meanwhile is asked nothing for.
-                questions.retain(|question| !question.answer.is_closed());
-                if questions.len() <= TOGETHER {
-                    return reads.answer(questions).await;
-                }
-                let mut parts = Vec::new();
-                while !questions.is_empty() {
-                    let rest = questions.split_off(questions.len().min(TOGETHER));
-                    parts.push(reads.answer(questions));
-                    questions = rest;
-                }
-                join_all(parts).await;
-            });
+    /// Has questions answered, unless the breaker is open.
+    fn ask(self: &Arc<Reads>, questions: impl IntoIterator<Item = Question>) -> Result<(), Failure> {
+        if !self.link.is_closed() {
+            return Err(Failure::Skipped);
         }
+        if let Some(taker) = self.waiting.add(questions) {
+            let reads = Arc::clone(self);
+            tokio::spawn(async move { reads.answer_all(taker.gathered().await).await });
+        }
+        Ok(())
     }
 
+    async fn answer_all(&self, mut questions: Vec<Question>) {
+        // Whoever has gone away meanwhile is asked nothing for.
+        questions.retain(|question| !question.answer.is_closed());
+        let mut parts = Vec::new();
+        while questions.len() > TOGETHER {
+            parts.push(self.answer(questions.split_off(questions.len() - TOGETHER)));
+        }
+        if parts.is_empty() {
+            return self.answer(questions).await;
+        }
+        parts.push(self.answer(questions));
+        join_all(parts).await;
+    }
+
+    /// In one round trip.
     async fn answer(&self, questions: Vec<Question>) {
         if questions.is_empty() {
             return;
         }
-        let mut pipeline = pipe();
+        let mut pipeline = Pipeline::with_capacity(questions.len());
         let mut answers = Vec::with_capacity(questions.len());
         for Question { command, answer } in questions {
             pipeline.add_command(command);

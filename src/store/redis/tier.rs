@@ -50,6 +50,8 @@ pub struct RedisTier {
     pub max_body: u64,
 }
 
+const DIGITS: &[u8; 16] = b"0123456789abcdef";
+
 /// How entries are named.
 #[derive(Debug, Clone)]
 pub struct Names {
@@ -66,7 +68,17 @@ impl Names {
     pub fn of(&self, route: &str, key: &CacheKey) -> String {
         // The stand-in for traffic without a route is written as a word.
         let route = if route == "-" { "rfc" } else { route };
-        format!("{}:{route}:{}", self.prefix, key.hex())
+        let mut name = String::with_capacity(self.prefix.len() + route.len() + 2 + 2 * key.0.len());
+        for part in [&self.prefix, ":", route, ":"] {
+            name.push_str(part);
+        }
+        let mut digits = [0; 64];
+        for (pair, byte) in digits.as_chunks_mut().0.iter_mut().zip(key.0) {
+            *pair = [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]];
+        }
+        // They are ASCII.
+        name.push_str(str::from_utf8(&digits).unwrap_or_default());
+        name
     }
 
     /// Whether a name is one of our entries' (other namespaces and the log share the prefix).
@@ -224,6 +236,8 @@ mod tests {
         let key = CacheKey([0xab; 32]);
         assert_eq!(names.of("summary", &key), format!("cache:summary:{}", "ab".repeat(32)));
         assert_eq!(names.of("-", &key), format!("cache:rfc:{}", "ab".repeat(32)));
+        let key = CacheKey(std::array::from_fn(|n| n as u8 * 8));
+        assert_eq!(names.of("r", &key), format!("cache:r:{}", key.hex()));
     }
 
     #[test]
