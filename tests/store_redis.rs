@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use futures_util::future::join_all;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use redis::AsyncConnectionConfig;
 use redis::aio::MultiplexedConnection;
@@ -184,7 +185,7 @@ fn entry(store: &Store, n: u8, body: &str) -> Entry {
 }
 
 async fn look(store: &Store, n: u8) -> Lookup {
-    store.lookup(&key(n), ROUTE, &HeaderMap::new(), Clock::system().elapsed()).await
+    store.lookup(&key(n), &Arc::from(ROUTE), &HeaderMap::new(), Clock::system().elapsed()).await
 }
 
 fn body(lookup: &Lookup) -> Option<(String, Tier)> {
@@ -517,7 +518,7 @@ fn variant(store: &Store, accept: &'static str) -> Entry {
 
 async fn look_as(store: &Store, accept: &'static str) -> Lookup {
     let request = [(http::header::ACCEPT, HeaderValue::from_static(accept))].into_iter().collect();
-    store.lookup(&key(1), ROUTE, &request, Clock::system().elapsed()).await
+    store.lookup(&key(1), &Arc::from(ROUTE), &request, Clock::system().elapsed()).await
 }
 
 #[tokio::test]
@@ -627,6 +628,67 @@ async fn a_frozen_redis_costs_its_deadline_and_no_more() {
         exists(&server, 5).await && found(&store, 5).await.is_some()
     })
     .await;
+}
+
+/// Without memory, and in no hurry: each look-up is Redis' to answer.
+fn far_alone(server: &Server, timeout: Duration) -> StoreConfig {
+    let mut config = server.config();
+    config.memory_bytes = 0;
+    config.redis.as_mut().unwrap().timeout = timeout;
+    config
+}
+
+#[tokio::test]
+async fn look_ups_at_once_share_round_trips_and_have_an_answer_each() {
+    let server = Server::start(&[]).await;
+    let store = open(far_alone(&server, DEADLINE)).await;
+    for n in 1..=150 {
+        store.insert(entry(&store, n, &format!("text {n}")));
+    }
+    eventually("all are there", async || exists(&server, 150).await).await;
+    let reads = async || -> u64 {
+        let info: String =
+            redis::cmd("INFO").arg("stats").query_async(&mut server.connection().await).await.unwrap();
+        let line = info.lines().find_map(|line| line.strip_prefix("total_reads_processed:"));
+        line.unwrap().trim().parse().unwrap()
+    };
+    let before = reads().await;
+    let answers = join_all((1..=200).map(|n| found(&store, n))).await;
+    let taken = reads().await - before;
+    for (n, answer) in (1..).zip(answers) {
+        let want = (n <= 150).then(|| (format!("text {n}"), Tier::Redis));
+        assert_eq!(answer, want, "{n}");
+    }
+    // Who follows the log and renews the lease reads too.
+    assert!(taken < 100, "{taken} reads for 200 look-ups");
+}
+
+#[tokio::test]
+async fn a_look_up_that_is_given_up_takes_nothing_from_those_beside_it() {
+    let server = Server::start(&[]).await;
+    let store = open(far_alone(&server, DEADLINE)).await;
+    store.insert(entry(&store, 1, "one"));
+    eventually("it is there", async || exists(&server, 1).await).await;
+    for _ in 0..50 {
+        tokio::select! {
+            biased;
+            _ = look(&store, 2) => panic!("it cannot have been answered at once"),
+            () = std::future::ready(()) => {}
+        }
+        assert_eq!(found(&store, 1).await, hit("one", Tier::Redis));
+    }
+}
+
+#[tokio::test]
+async fn look_ups_that_share_a_late_round_trip_open_the_breaker() {
+    let server = Server::start(&[]).await;
+    let store = open(far_alone(&server, Duration::from_millis(300))).await;
+    server.signal("STOP");
+    let looked = join_all((1..=3).map(|n| look(&store, n))).await;
+    assert!(looked.iter().all(|l| matches!(l, Lookup::Absent(Absent::StoreUnavailable))), "{looked:?}");
+    assert_ne!(store.redis_health().await.unwrap().breaker, "closed");
+    server.signal("CONT");
+    eventually("it closes again", async || store.redis_health().await.unwrap().breaker == "closed").await;
 }
 
 #[tokio::test]

@@ -349,7 +349,7 @@ impl Store {
     pub async fn lookup(
         &self,
         key: &CacheKey,
-        route: &str,
+        route: &Arc<str>,
         request: &HeaderMap,
         arrived: Duration,
     ) -> Lookup {
@@ -404,14 +404,14 @@ impl Store {
     pub async fn lookup_redis(
         &self,
         key: &CacheKey,
-        route: &str,
+        route: &Arc<str>,
         request: &HeaderMap,
         arrived: Duration,
     ) -> Lookup {
         let Some(redis) = self.redis.as_ref().filter(|_| self.enabled()) else {
             return Lookup::Absent(Absent::Disabled);
         };
-        let far = redis.tier.lookup(key, &Arc::from(route), request, arrived).await;
+        let far = redis.tier.lookup(key, route, request, arrived).await;
         if let (Lookup::Found(entry, _), Some(memory)) = (&far, &self.memory) {
             memory.promote(entry, &self.coherence, self.clock.now());
         }

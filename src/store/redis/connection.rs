@@ -58,7 +58,10 @@ impl Connection {
     /// Several commands, with a result each. Of one server, an error that is more than one command's is the whole's.
     pub async fn pipeline(&mut self, pipeline: &Pipeline) -> RedisResult<Vec<RedisResult<Value>>> {
         match self {
-            Connection::Plain(connection) => healthy(pipeline.query_async(connection).await?),
+            Connection::Plain(connection) => {
+                let replies = connection.send_packed_commands(pipeline, 0, pipeline.len()).await?;
+                healthy(replies.into_iter().map(Value::extract_error).collect())
+            }
             Connection::Cluster(cluster) => Ok(spread(cluster, pipeline).await),
         }
     }

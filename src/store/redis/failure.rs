@@ -7,7 +7,7 @@
 use redis::{ErrorKind, Pipeline, RedisError, RedisResult, Value};
 
 /// Why an operation brought nothing.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum Failure {
     /// Not tried: the breaker is open.
     Skipped,

@@ -176,13 +176,23 @@ impl Link {
             .collect())
     }
 
+    /// Commands of many requests to one server, within one operation's deadline. What comes of it counts for each.
+    pub async fn together(&self, pipeline: &Pipeline) -> Result<Vec<RedisResult<Value>>, Failure> {
+        let outcome = self.run_all(pipeline).await;
+        match &outcome {
+            // What was refused says nothing about the server.
+            Ok(_) => self.judge(None, None),
+            Err(failure) => (0..pipeline.len()).for_each(|_| self.judge(None, Some(failure))),
+        }
+        outcome
+    }
+
     async fn whole_pipeline(&self, pipeline: &Pipeline) -> Result<Vec<RedisResult<Value>>, Failure> {
-        match self.run(Work::Many(pipeline)).await {
-            Ok(Reply::Many(results)) => {
+        match self.run_all(pipeline).await {
+            Ok(results) => {
                 self.judge_each(pipeline, &results);
                 Ok(results)
             }
-            Ok(Reply::One(value)) => Ok(vec![Ok(value)]),
             Err(failure) => {
                 for key in pipeline.cmd_iter().map(key).take(if self.connector.is_cluster() {
                     usize::MAX
@@ -194,6 +204,13 @@ impl Link {
                 Err(failure)
             }
         }
+    }
+
+    async fn run_all(&self, pipeline: &Pipeline) -> Result<Vec<RedisResult<Value>>, Failure> {
+        Ok(match self.run(Work::Many(pipeline)).await? {
+            Reply::Many(results) => results,
+            Reply::One(value) => vec![Ok(value)],
+        })
     }
 
     /// A connection that died while it was idle says so only when it is used: each may do so once, and a new one
@@ -273,6 +290,11 @@ impl Link {
             tracing::warn!(%failure, "{who} does not answer: requests go on without it");
             lane.opened.notify_one();
         }
+    }
+
+    /// Whether entries are spread over several primaries.
+    pub fn is_cluster(&self) -> bool {
+        self.connector.is_cluster()
     }
 
     /// Whether anything is tried at all.

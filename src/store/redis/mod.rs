@@ -1,7 +1,7 @@
 //! Redis: connect (where it is), link (pool, deadlines, breaker), tier and writer (entries), log (purges).
 //!
 //! ```text
-//!  request path ── tier ── link ══ bb8 pool ═════╗
+//!  look-ups ── tier ── reads ── link ══ bb8 pool ╗
 //!  inserts ─queue─ writer ─ own connection ══════╬══ entries: Redis, or every primary of a cluster
 //!  sweeper, count ── scan ─ own connection ══════╝
 //!  publish ─queue─ log ──── own connection ══════╦══ log: the primary that has it
@@ -13,12 +13,14 @@ pub mod breaker;
 pub mod connect;
 pub mod connection;
 pub mod failure;
+pub mod gather;
 pub mod health;
 pub mod inbox;
 pub mod lanes;
 pub mod link;
 pub mod lock;
 pub mod log;
+pub mod reads;
 pub mod scan;
 pub mod tier;
 pub mod wire;
@@ -36,6 +38,7 @@ use self::connect::node::Node;
 use self::link::{Connector, Dedicated, Link};
 use self::lock::Locks;
 use self::log::Log;
+use self::reads::Reads;
 use self::scan::Walk;
 use self::tier::{Names, RedisTier};
 use self::writer::{Writer, Writes};
@@ -199,6 +202,7 @@ impl Redis {
         around.tasks.spawn(async move { probed.probe(stopped).await });
         let tier = RedisTier {
             names,
+            reads: Reads::new(&link),
             link,
             writes,
             coherence: Arc::clone(coherence),

@@ -11,7 +11,8 @@ use bytes::Bytes;
 use http::HeaderMap;
 use redis::{Cmd, RedisResult, Value};
 
-use super::link::{Failure, Link, pipe};
+use super::link::{Failure, Link};
+use super::reads::Reads;
 use super::writer::Writes;
 use crate::coherence::Coherence;
 use crate::metrics::{Metrics, StoreOp, StoreResult, StoreTier};
@@ -25,6 +26,9 @@ use crate::time::Clock;
 
 /// Values from this size on are decoded away from the threads that serve requests: that takes milliseconds.
 pub const HEAVY: usize = 256 * 1024;
+/// Room in a command for what a read has besides a name.
+const READ_ROOM: usize = 32;
+
 /// The tier's reading side.
 #[derive(Debug)]
 pub struct RedisTier {
@@ -32,6 +36,8 @@ pub struct RedisTier {
     pub names: Names,
     /// The request path's connections.
     pub link: Arc<Link>,
+    /// The request path's reads over them.
+    pub reads: Arc<Reads>,
     /// The writing side.
     pub writes: Writes,
     /// Liveness.
@@ -43,6 +49,8 @@ pub struct RedisTier {
     /// Largest body, bytes.
     pub max_body: u64,
 }
+
+const DIGITS: &[u8; 16] = b"0123456789abcdef";
 
 /// How entries are named.
 #[derive(Debug, Clone)]
@@ -60,7 +68,17 @@ impl Names {
     pub fn of(&self, route: &str, key: &CacheKey) -> String {
         // The stand-in for traffic without a route is written as a word.
         let route = if route == "-" { "rfc" } else { route };
-        format!("{}:{route}:{}", self.prefix, key.hex())
+        let mut name = String::with_capacity(self.prefix.len() + route.len() + 2 + 2 * key.0.len());
+        for part in [&self.prefix, ":", route, ":"] {
+            name.push_str(part);
+        }
+        let mut digits = [0; 64];
+        for (pair, byte) in digits.as_chunks_mut().0.iter_mut().zip(key.0) {
+            *pair = [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]];
+        }
+        // They are ASCII.
+        name.push_str(str::from_utf8(&digits).unwrap_or_default());
+        name
     }
 
     /// Whether a name is one of our entries' (other namespaces and the log share the prefix).
@@ -126,7 +144,7 @@ impl RedisTier {
         arrived: Duration,
     ) -> Result<Lookup, Failure> {
         let name = self.names.of(route, key);
-        let reply = match self.link.command(&self.read(&name)).await {
+        let reply = match self.reads.one(self.read(&name)).await {
             Ok(reply) => Ok(reply),
             // A value of another type under our name: nothing that a rewrite would not heal.
             Err(Failure::Failed(error)) if error.code() == Some("WRONGTYPE") => Err(error),
@@ -146,11 +164,8 @@ impl RedisTier {
         let variants: Vec<_> =
             index.fields.iter().map(|f| key.variant(&Selecting::from_request(f, request))).collect();
         let names: Vec<_> = variants.iter().map(|v| self.names.of(route, v)).collect();
-        let mut pipeline = pipe();
-        for name in &names {
-            pipeline.add_command(self.read(name));
-        }
-        for (name, reply) in names.iter().zip(self.link.pipeline(&pipeline).await?) {
+        let replies = self.reads.several(names.iter().map(|name| self.read(name)).collect()).await?;
+        for (name, reply) in names.iter().zip(replies) {
             if let Ok(Some((Slot::Entry(entry), checksum))) = self.slot(reply, key, route).await {
                 self.offer(&mut choice, name, entry, checksum, self.asked(request, arrived));
             }
@@ -164,8 +179,8 @@ impl RedisTier {
 
     /// Reads a whole value, but never more than one can be: a larger one fails its checksum.
     fn read(&self, name: &str) -> Cmd {
-        let mut command = redis::cmd("GETRANGE");
-        command.arg(name).arg(0).arg(self.max_body.saturating_add(MAX_OVERHEAD));
+        let mut command = Cmd::with_capacity(4, name.len() + READ_ROOM);
+        command.arg("GETRANGE").arg(name).arg(0).arg(self.max_body.saturating_add(MAX_OVERHEAD));
         command
     }
 
@@ -221,6 +236,8 @@ mod tests {
         let key = CacheKey([0xab; 32]);
         assert_eq!(names.of("summary", &key), format!("cache:summary:{}", "ab".repeat(32)));
         assert_eq!(names.of("-", &key), format!("cache:rfc:{}", "ab".repeat(32)));
+        let key = CacheKey(std::array::from_fn(|n| n as u8 * 8));
+        assert_eq!(names.of("r", &key), format!("cache:r:{}", key.hex()));
     }
 
     #[test]

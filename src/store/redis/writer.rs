@@ -31,8 +31,9 @@ use crate::time::Clock;
 
 /// An index is never larger; reading no more of a primary key spares a large entry's body.
 const INDEX_BYTES: usize = 64 * 1024;
-/// How many writes one round trip carries, and about how many bytes.
-const BATCH: usize = 32;
+/// How many writes one round trip carries, and about how many bytes: the slower the round trips, the more wait for the
+/// next, so that a storm of misses is not held up by them.
+const BATCH: usize = 256;
 const BATCH_BYTES: u64 = 4 << 20;
 /// How long one round trip may take.
 const LIMIT: Duration = Duration::from_secs(1);
