@@ -630,9 +630,9 @@ async fn a_frozen_redis_costs_its_deadline_and_no_more() {
     .await;
 }
 
-/// Without memory, and in no hurry: each look-up is Redis' to answer.
+/// Without memory, and with a lease that outlasts a silence: each look-up is Redis' to answer.
 fn far_alone(server: &Server, timeout: Duration) -> StoreConfig {
-    let mut config = server.config();
+    let mut config = unhurried(server);
     config.memory_bytes = 0;
     config.redis.as_mut().unwrap().timeout = timeout;
     config
@@ -670,10 +670,14 @@ async fn a_look_up_that_is_given_up_takes_nothing_from_those_beside_it() {
     store.insert(entry(&store, 1, "one"));
     eventually("it is there", async || exists(&server, 1).await).await;
     for _ in 0..50 {
-        tokio::select! {
-            biased;
-            _ = look(&store, 2) => panic!("it cannot have been answered at once"),
-            () = std::future::ready(()) => {}
+        // The first of them goes alone; the second waits for company, and is gone when there is some.
+        let mut first = Box::pin(look(&store, 2));
+        for looks in [first.as_mut(), Box::pin(look(&store, 3)).as_mut()] {
+            tokio::select! {
+                biased;
+                _ = looks => panic!("it cannot have been answered at once"),
+                () = std::future::ready(()) => {}
+            }
         }
         assert_eq!(found(&store, 1).await, hit("one", Tier::Redis));
     }
@@ -682,11 +686,15 @@ async fn a_look_up_that_is_given_up_takes_nothing_from_those_beside_it() {
 #[tokio::test]
 async fn look_ups_that_share_a_late_round_trip_open_the_breaker() {
     let server = Server::start(&[]).await;
-    let store = open(far_alone(&server, Duration::from_millis(300))).await;
+    let limit = Duration::from_secs(2);
+    let store = open(far_alone(&server, limit)).await;
     server.signal("STOP");
-    let looked = join_all((1..=3).map(|n| look(&store, n))).await;
+    // One goes alone, the others together.
+    let looked = join_all((1..=4).map(|n| look(&store, n))).await;
     assert!(looked.iter().all(|l| matches!(l, Lookup::Absent(Absent::StoreUnavailable))), "{looked:?}");
-    assert_ne!(store.redis_health().await.unwrap().breaker, "closed");
+    let started = Instant::now();
+    assert!(matches!(look(&store, 5).await, Lookup::Absent(Absent::StoreUnavailable)));
+    assert!(started.elapsed() < limit, "it is not tried: {:?}", started.elapsed());
     server.signal("CONT");
     eventually("it closes again", async || store.redis_health().await.unwrap().breaker == "closed").await;
 }

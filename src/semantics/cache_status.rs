@@ -214,9 +214,10 @@ fn push_string(out: &mut String, text: &str) {
 
 /// Remaining freshness as RFC 9211 `ttl` counts it: whole seconds rounded down, negative once stale.
 pub fn ttl_seconds(fresh: Duration, age: Duration) -> i64 {
-    let millis = |d: Duration| i128::try_from(d.as_millis()).unwrap_or(i128::MAX);
-    let seconds = (millis(fresh) - millis(age)).div_euclid(1000);
-    i64::try_from(seconds).unwrap_or(if seconds < 0 { i64::MIN } else { i64::MAX })
+    // Far beyond what a lifetime can be, and within what a subtraction can take.
+    const MOST: u64 = i64::MAX as u64 / 4000;
+    let millis = |d: Duration| d.as_secs().min(MOST) as i64 * 1000 + i64::from(d.subsec_millis());
+    (millis(fresh) - millis(age)).div_euclid(1000)
 }
 
 #[cfg(test)]

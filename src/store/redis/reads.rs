@@ -5,10 +5,14 @@
 //! it is not longer than [`TOGETHER`]: a large value delays few others. In a cluster each read goes by itself, so that a
 //! node that does not answer delays nobody who asks another.
 //!
+//! A read that finds no other under way has nobody to share with and goes at once, in the request's own task: standing back
+//! would cost it a turn of the scheduler.
+//!
 //! What an outcome says about Redis is counted for each read, as if it had been made alone: three requests that got no
 //! answer open the breaker, whether they shared a round trip or not.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::available_parallelism;
 
 use futures_util::future::join_all;
@@ -33,18 +37,34 @@ struct Question {
 pub struct Reads {
     link: Arc<Link>,
     waiting: Gather<Question>,
+    under_way: AtomicUsize,
+}
+
+/// A request that waits for its reads, until this is dropped.
+struct UnderWay<'a>(&'a AtomicUsize);
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Reads {
     /// Over a link.
     pub fn new(link: &Arc<Link>) -> Arc<Reads> {
         let places = available_parallelism().map_or(1, usize::from);
-        Arc::new(Reads { link: Arc::clone(link), waiting: Gather::new(places) })
+        Arc::new(Reads {
+            link: Arc::clone(link),
+            waiting: Gather::new(places),
+            under_way: AtomicUsize::new(0),
+        })
     }
 
     /// One read within the operation's deadline. It may be repeated and it may be dropped.
     pub async fn one(self: &Arc<Reads>, command: Cmd) -> Result<Value, Failure> {
-        if self.link.is_cluster() {
+        let alone = self.under_way.fetch_add(1, Ordering::Relaxed) == 0;
+        let _under_way = UnderWay(&self.under_way);
+        if alone || self.link.is_cluster() {
             return self.link.command(&command).await;
         }
         let (answer, answered) = oneshot::channel();
