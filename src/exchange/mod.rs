@@ -195,12 +195,12 @@ impl Exchange {
         }
     }
 
-    /// Goes it to its end.
+    /// Goes it to its end. Each way has a box of its own: nobody moves the room that another would need.
     async fn go(self: &Arc<Self>, inbound: Inbound, way: Way, known: Known) -> Answer {
         match way {
-            Way::Read(route) => self.read(inbound, route, known).await,
+            Way::Read(route) => Box::pin(self.read(inbound, route, known)).await,
             Way::Pass(route, why) => self.pass(inbound, route, Forward::Bypass, why).await,
-            Way::Mutate => self.mutate(inbound).await,
+            Way::Mutate => Box::pin(self.mutate(inbound)).await,
         }
     }
 

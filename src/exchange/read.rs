@@ -81,6 +81,16 @@ impl Need {
     }
 }
 
+/// The way of a request past the store.
+enum Past {
+    /// Its client wants what is stored or nothing.
+    Nowhere,
+    /// A HEAD, which tells of what is stored.
+    Head,
+    /// As it came, because…
+    Pass(&'static str),
+}
+
 /// What a request has spent on waiting for others.
 #[derive(Default)]
 struct Waits {
@@ -106,16 +116,20 @@ impl Exchange {
             Known::Identity(identity, found) => {
                 (Wanted::new(inbound, Arc::clone(&route), *identity, None), found)
             }
-            Known::Unwanted(why) => return self.pass(inbound, Some(route), Forward::Bypass, why).await,
-            Known::Nothing => match self.identify(inbound, Arc::clone(&route)).await {
+            Known::Unwanted(why) => {
+                return Box::pin(self.pass(inbound, Some(route), Forward::Bypass, why)).await;
+            }
+            Known::Nothing => match Box::pin(self.identify(inbound, Arc::clone(&route))).await {
                 Ok(wanted) => {
                     let found = self.look_near(&wanted);
                     (wanted, found)
                 }
                 Err((inbound, Unwanted::Pass(why))) => {
-                    return self.pass(inbound, Some(route), Forward::Bypass, why).await;
+                    return Box::pin(self.pass(inbound, Some(route), Forward::Bypass, why)).await;
                 }
-                Err((inbound, Unwanted::Mutation)) => return self.mutate(inbound).await.on(Some(route)),
+                Err((inbound, Unwanted::Mutation)) => {
+                    return Box::pin(self.mutate(inbound)).await.on(Some(route));
+                }
             },
         };
         let show = self.config.show_key.then(|| wanted.key.hex());
@@ -134,8 +148,8 @@ impl Exchange {
                 Next::Done(answer) => return answer,
                 Next::Forward(need) => need,
             };
-            if let Some(answer) = self.not_for_the_store(&wanted, &need).await {
-                return answer;
+            if let Some(past) = self.not_for_the_store(&wanted, &need) {
+                return Box::pin(self.go_past(&wanted, &need, past)).await;
             }
             let seat = if waits.count >= WAITS || self.goes_alone(&wanted, &need) {
                 Seat::Lead(self.board.alone(self.store.coherence()))
@@ -149,12 +163,14 @@ impl Exchange {
                 )
             };
             match seat {
-                Seat::Lead(lead) => return self.lead(wanted, need, lead).await,
-                Seat::Aboard(passenger) => match self.follow(&wanted, &need, passenger, &mut waits).await {
-                    Followed::Answered(answer) => return answer,
-                    Followed::Leads(lead) => return self.lead(wanted, need, lead).await,
-                    Followed::Again => {}
-                },
+                Seat::Lead(lead) => return Box::pin(self.lead(wanted, need, lead)).await,
+                Seat::Aboard(passenger) => {
+                    match Box::pin(self.follow(&wanted, &need, passenger, &mut waits)).await {
+                        Followed::Answered(answer) => return answer,
+                        Followed::Leads(lead) => return Box::pin(self.lead(wanted, need, lead)).await,
+                        Followed::Again => {}
+                    }
+                }
                 // Once: what landed may have left nothing to find.
                 Seat::LookAgain => {
                     looked = Duration::MAX;
@@ -240,15 +256,15 @@ impl Exchange {
         }
     }
 
-    /// Requests that go forward without filling the store.
-    async fn not_for_the_store(self: &Arc<Self>, wanted: &Arc<Wanted>, need: &Need) -> Option<Answer> {
+    /// How a request goes forward that will not fill the store; `None` = it may.
+    fn not_for_the_store(&self, wanted: &Wanted, need: &Need) -> Option<Past> {
         let headers = &wanted.parts.headers;
         if reuse::only_if_cached(headers) {
-            return Some(Answer::failed(&NOT_CACHED, need.forward));
+            return Some(Past::Nowhere);
         }
-        let detail = match need.detail {
-            Some("disabled") => "disabled",
-            _ if wanted.parts.method == Method::HEAD => return Some(self.ask_head(wanted, need).await),
+        match need.detail {
+            Some("disabled") => Some(Past::Pass("disabled")),
+            _ if wanted.parts.method == Method::HEAD => Some(Past::Head),
             // What will not be stored is not fetched whole for the sake of a part, nor what the operator would not have
             // fetched so. What is stored may be validated: that need not bring anything.
             _ if headers.contains_key(header::RANGE)
@@ -257,11 +273,18 @@ impl Exchange {
                         && wanted.parts.method == Method::GET
                         && need.validator.is_none()) =>
             {
-                "range"
+                Some(Past::Pass("range"))
             }
-            _ => return None,
-        };
-        Some(self.pass_read(wanted, need, detail).await)
+            _ => None,
+        }
+    }
+
+    async fn go_past(self: &Arc<Self>, wanted: &Arc<Wanted>, need: &Need, past: Past) -> Answer {
+        match past {
+            Past::Nowhere => Answer::failed(&NOT_CACHED, need.forward),
+            Past::Head => self.ask_head(wanted, need).await,
+            Past::Pass(detail) => self.pass_read(wanted, need, detail).await,
+        }
     }
 
     /// Sends a read on as it came, but that nobody gets another form here than from the store.
