@@ -289,7 +289,7 @@ impl Fetch {
             plan.lifetimes,
             plan.selecting,
         );
-        response.coded = coded;
+        response.set_coded(coded);
         let taken = self.exchange.take_in(&self.wanted, self.entry(response, &plan.received));
         self.lead.land(taken.landing());
         self.exchange.hit_for_miss.remove(&self.wanted.key);

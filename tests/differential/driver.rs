@@ -310,7 +310,7 @@ impl World {
         }
         self.saw("304: freshened");
         // It takes the place of what it was, whatever it is selected by now.
-        if weir.selecting != self.weir[index].response.selecting {
+        if weir.selecting() != self.weir[index].response.selecting() {
             self.saw("304: selected by more");
             self.weir.clear();
             self.model.clear();
@@ -404,8 +404,8 @@ impl World {
         let mut kept = Vec::new();
         for index in 0..self.model.len() {
             let (old, older) = (&self.weir[index].response, &self.model[index]);
-            let theirs =
-                old.selecting == weir.selecting || old.selecting.0.is_empty() != weir.selecting.0.is_empty();
+            let theirs = old.selecting() == weir.selecting()
+                || old.selecting().0.is_empty() != weir.selecting().0.is_empty();
             let same = names(older) == names(&model) && model::vary::matches(older, &model.original);
             let ours = same || older.nominated.is_empty() != model.nominated.is_empty();
             agree("replaces", theirs, ours)?;
@@ -414,14 +414,7 @@ impl World {
             }
         }
         let stamp = self.coherence.sample();
-        let entry = Entry {
-            key: KEY,
-            route: Arc::from("route"),
-            stamp,
-            tags: Box::new([]),
-            response: weir,
-            last_live: Default::default(),
-        };
+        let entry = Entry::new(KEY, &Arc::from("route"), stamp, Vec::new(), weir);
         // More would only slow the run down.
         if kept.len() > 4 {
             kept.remove(0);

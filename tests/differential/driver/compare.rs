@@ -65,18 +65,18 @@ pub fn agree_on_reuse(about: &str, weir: &Reuse, model: &Verdict, stored: &Store
 }
 
 pub fn agree_on_stored(about: &str, weir: &StoredResponse, model: &Stored) -> Agreed {
-    agree(&format!("{about}: status"), weir.status.as_u16(), model.status)?;
-    agree(&format!("{about}: body"), &weir.body[..], &model.body[..])?;
-    agree(&format!("{about}: fields"), grouped_headers(&weir.headers), grouped(&model.fields))?;
-    agree(&format!("{about}: initial_age"), nanos(weir.initial_age), model.initial_age)?;
-    agree(&format!("{about}: windows"), windows(&weir.lifetimes), model.windows.clone())?;
+    agree(&format!("{about}: status"), weir.status().as_u16(), model.status)?;
+    agree(&format!("{about}: body"), weir.body_bytes(), &model.body[..])?;
+    agree(&format!("{about}: fields"), grouped_headers(&weir.fields().to_map(0)), grouped(&model.fields))?;
+    agree(&format!("{about}: initial_age"), nanos(weir.initial_age()), model.initial_age)?;
+    agree(&format!("{about}: windows"), windows(&weir.lifetimes()), model.windows.clone())?;
     let mut nominated = model.nominated.clone();
     nominated.sort();
-    let names: Vec<String> = weir.selecting.names().map(ToString::to_string).collect();
+    let names: Vec<String> = weir.selecting().names().map(ToString::to_string).collect();
     agree(&format!("{about}: selecting"), names, nominated)?;
     agree(
         &format!("{about}: matches its own request"),
-        weir.selecting.matches(&header_map(&model.original)),
+        weir.selecting().matches(&header_map(&model.original)),
         true,
     )
 }
