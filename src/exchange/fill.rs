@@ -26,7 +26,7 @@ use super::relay::RelaySender;
 use crate::body::{Body, BodyError};
 use crate::coder::{self, Encoded, Encoder};
 use crate::semantics::coding::{self, Coded, Coding, Form};
-use crate::semantics::stored::{Lifetimes, StoredResponse};
+use crate::semantics::stored::{JOINED, Lifetimes, StoredResponse};
 use crate::semantics::vary::Selecting;
 
 const CUT_OFF: Failure = Failure {
@@ -354,9 +354,10 @@ impl Copy {
     }
 
     fn finish(self) -> Option<(Bytes, Reserved)> {
-        let Filling { mut chunks, reserved, .. } = self.filling?;
+        let Filling { mut chunks, kept, reserved, .. } = self.filling?;
         let whole = match chunks.len() {
-            1 => chunks.pop()?,
+            // A small one is copied to its fields. A larger one would keep alive all that was read along with it.
+            1 if kept <= JOINED as u64 => chunks.pop()?,
             _ => joined(&chunks),
         };
         Some((whole, reserved))

@@ -1,8 +1,8 @@
 //! Routes: which requests the operator's words are about.
 //!
 //! The table keeps file order: the first route whose method, path, host and conditions all hold wins. A trie over the
-//! templates' segments only narrows the candidates down, so that 500 routes cost about as much as a few; it never
-//! decides. What makes a body a read is in [`super::body`].
+//! templates' segments, with hosts and wanted field values at its ends, only narrows the candidates down, so that 500
+//! routes cost about as much as a few; it never decides. What makes a body a read is in [`super::body`].
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -183,40 +183,91 @@ pub struct RouteTable {
     index: Node,
 }
 
-/// One position in the templates' segments, and the routes (by position in the table) that end there.
+/// One position in the templates' segments, and the routes that end there.
 #[derive(Debug, Default)]
 struct Node {
     literals: HashMap<Box<str>, Node>,
     any: Option<Box<Node>>,
-    here: Vec<usize>,
-    rest: Vec<usize>,
+    here: Ends,
+    rest: Ends,
+}
+
+/// Routes (by position in the table) that one path leads to, told apart by a host or a field that only some requests have.
+#[derive(Debug, Default)]
+struct Ends {
+    /// By the one host that each is for.
+    hosts: HashMap<Box<str>, Vec<usize>>,
+    /// By the value that each wants a field to have.
+    fields: Vec<(HeaderName, HashMap<Box<str>, Vec<usize>>)>,
+    others: Vec<usize>,
+}
+
+impl Ends {
+    fn insert(&mut self, matcher: &Matcher, route: usize) {
+        let exact = matcher.host.as_deref().filter(|host| !host.starts_with("*."));
+        let wanted = matcher.conditions.iter().find_map(|condition| match condition {
+            Condition::Header(name, Some(value)) => Some((name, value.as_str())),
+            _ => None,
+        });
+        let place = match (exact, wanted) {
+            (Some(host), _) => self.hosts.entry(host.into()).or_default(),
+            (None, Some((name, value))) => self.by(name).entry(value.into()).or_default(),
+            (None, None) => &mut self.others,
+        };
+        place.push(route);
+    }
+
+    fn by(&mut self, name: &HeaderName) -> &mut HashMap<Box<str>, Vec<usize>> {
+        let known = self.fields.iter().position(|(known, _)| known == name);
+        let at = known.unwrap_or_else(|| {
+            self.fields.push((name.clone(), HashMap::new()));
+            self.fields.len() - 1
+        });
+        &mut self.fields[at].1
+    }
+
+    /// Adds those that this request might be for; some may be added twice.
+    fn collect(&self, parts: &Parts, host: &str, found: &mut Vec<usize>) {
+        found.extend_from_slice(&self.others);
+        if !self.hosts.is_empty() {
+            // A pattern without a port matches any.
+            for host in [host, without_port(host)] {
+                found.extend(self.hosts.get(host).into_iter().flatten());
+            }
+        }
+        for (name, values) in &self.fields {
+            let lines = parts.headers.get_all(name).iter();
+            let wanted = lines.filter_map(|line| values.get(std::str::from_utf8(line.as_bytes()).ok()?));
+            found.extend(wanted.flatten());
+        }
+    }
 }
 
 impl Node {
-    fn insert(&mut self, template: &PathTemplate, route: usize) {
+    fn insert(&mut self, matcher: &Matcher, route: usize) {
         let mut node = self;
-        for segment in &template.segments {
+        for segment in &matcher.path.segments {
             node = match segment {
                 Segment::Literal(text) => node.literals.entry((**text).into()).or_default(),
                 Segment::Param(_) | Segment::Any => node.any.get_or_insert_default(),
                 Segment::Rest => {
-                    node.rest.push(route);
+                    node.rest.insert(matcher, route);
                     return;
                 }
             };
         }
-        node.here.push(route);
+        node.here.insert(matcher, route);
     }
 
-    /// Every route whose template might match. Bounded by the number of nodes, whatever the path is.
-    fn candidates(&self, path: &str) -> Vec<usize> {
+    /// Every route that might match. Bounded by the number of nodes, whatever the path is.
+    fn candidates(&self, parts: &Parts, host: &str) -> Vec<usize> {
         let mut found = Vec::new();
-        let Some(rest) = path.strip_prefix('/') else { return found };
+        let Some(rest) = parts.uri.path().strip_prefix('/') else { return found };
         let mut open = vec![(self, Some(rest))];
         while let Some((node, rest)) = open.pop() {
-            found.extend_from_slice(&node.rest);
+            node.rest.collect(parts, host, &mut found);
             let Some(rest) = rest else {
-                found.extend_from_slice(&node.here);
+                node.here.collect(parts, host, &mut found);
                 continue;
             };
             let (segment, tail) = path::split_segment(rest);
@@ -228,6 +279,7 @@ impl Node {
             }
         }
         found.sort_unstable();
+        found.dedup();
         found
     }
 }
@@ -240,7 +292,7 @@ impl RouteTable {
             .into_iter()
             .enumerate()
             .map(|(i, mut route)| {
-                index.insert(&route.matcher.path, i);
+                index.insert(&route.matcher, i);
                 route.index = i;
                 Arc::new(route)
             })
@@ -257,7 +309,7 @@ impl RouteTable {
     }
     /// The first route that matches. `host` as [`request_host`] gives it.
     pub fn find(&self, parts: &Parts, host: &str) -> Option<RouteMatch> {
-        self.index.candidates(parts.uri.path()).into_iter().find_map(|i| {
+        self.index.candidates(parts, host).into_iter().find_map(|i| {
             let route = self.routes.get(i)?;
             let params = route.matcher.matches(parts, host)?;
             Some(RouteMatch { route: route.clone(), params })

@@ -68,7 +68,7 @@ pub struct Unpacked {
 }
 
 /// Contents up to this many bytes are copied to lie behind their fields.
-const JOINED: usize = 16 << 10;
+pub const JOINED: usize = 16 << 10;
 
 /// Where fields and content lie.
 #[derive(Clone)]
@@ -147,7 +147,9 @@ impl Span {
 
 impl From<Duration> for Span {
     fn from(duration: Duration) -> Span {
-        Span::of(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
+        // Rounded up: the time has whole milliseconds, and is before the end of a millisecond if before a part of it.
+        let whole = duration.as_nanos().div_ceil(1_000_000);
+        Span::of(u64::try_from(whole).unwrap_or(u64::MAX))
     }
 }
 

@@ -182,7 +182,9 @@ impl Memory {
         // the largest, and at most 16.
         let shards = (bytes / largest.saturating_mul(2).max(1)).clamp(1, 16);
         let shards = 1usize << shards.ilog2();
-        let items = usize::try_from(bytes / 4096).unwrap_or(usize::MAX).clamp(32 * shards, 1 << 20);
+        // Of half as many that had to go it keeps the hash, in 72 bytes each: at most a fiftieth of what entries may take.
+        // The map itself grows with what comes.
+        let items = usize::try_from(bytes / 2048).unwrap_or(usize::MAX).clamp(32 * shards, 1 << 20);
         let options = OptionsBuilder::new()
             .shards(shards)
             .estimated_items_capacity(items)

@@ -10,7 +10,7 @@ use weir::semantics::stored::{Lifetimes, StoredResponse};
 use super::translate::{header_map, nanos, text};
 use crate::model::message::{Fields, lines};
 use crate::model::reuse::Verdict;
-use crate::model::{Nanos, Stored, Windows, freshness};
+use crate::model::{MILLISECOND, Nanos, Stored, Windows, freshness};
 
 /// Where the two differ.
 #[derive(Debug, Clone)]
@@ -69,7 +69,7 @@ pub fn agree_on_stored(about: &str, weir: &StoredResponse, model: &Stored) -> Ag
     agree(&format!("{about}: body"), weir.body_bytes(), &model.body[..])?;
     agree(&format!("{about}: fields"), grouped_headers(&weir.fields().to_map(0)), grouped(&model.fields))?;
     agree(&format!("{about}: initial_age"), nanos(weir.initial_age()), model.initial_age)?;
-    agree(&format!("{about}: windows"), windows(&weir.lifetimes()), model.windows.clone())?;
+    agree(&format!("{about}: windows"), windows(&weir.lifetimes()), kept(&model.windows))?;
     let mut nominated = model.nominated.clone();
     nominated.sort();
     let names: Vec<String> = weir.selecting().names().map(ToString::to_string).collect();
@@ -79,6 +79,18 @@ pub fn agree_on_stored(about: &str, weir: &StoredResponse, model: &Stored) -> Ag
         weir.selecting().matches(&header_map(&model.original)),
         true,
     )
+}
+
+/// What is kept has whole milliseconds, as times have: a window ends before the first that lies behind it.
+fn kept(windows: &Windows) -> Windows {
+    let whole = |nanos: Nanos| (nanos + MILLISECOND - 1) / MILLISECOND * MILLISECOND;
+    Windows {
+        fresh: whole(windows.fresh),
+        stale_while_revalidate: whole(windows.stale_while_revalidate),
+        stale_if_error: whole(windows.stale_if_error),
+        keep: whole(windows.keep),
+        ..windows.clone()
+    }
 }
 
 /// What a client is sent of a response.
