@@ -4,6 +4,8 @@
 //! Instructions per operation are the difference of two runs under `valgrind --tool=callgrind`, divided by the difference
 //! of their numbers of operations: what comes before cancels out.
 
+#![expect(clippy::expect_used, reason = "a bench may stop where it stands")]
+
 use std::hint::black_box;
 use std::io::Write;
 use std::sync::Arc;

@@ -3,7 +3,8 @@
 
     start.py WEIR SCALE [ENTRIES] [STARTS]
 
-WEIR is the binary, SCALE the bench's (it writes the entries). A redis-server of its own runs on a free loopback port. What
+WEIR is the binary, SCALE the bench's, which writes the entries; with `-` Redis makes up values of the same size under
+such names itself. A redis-server of its own runs on a free loopback port. What
 Redis was asked meanwhile is counted too: nothing at a start, nor at a purge, may walk over keys.
 """
 
@@ -15,6 +16,9 @@ import sys
 import tempfile
 import time
 import urllib.request
+
+
+TOKEN = "only-for-this-bench-0123456789"
 
 
 def free_port():
@@ -53,13 +57,15 @@ def main():
     with tempfile.TemporaryDirectory() as place:
         port = free_port()
         server = subprocess.Popen(
-            ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", place],
+            ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", place, "--enable-debug-command", "local"],
             stdout=subprocess.DEVNULL,
         )
         try:
             while "PONG" not in redis(port, "ping"):
                 time.sleep(0.05)
-            if entries:
+            if scale == "-":
+                redis(port, "debug", "populate", str(entries), "cache:route", "600")
+            elif entries:
                 writer = subprocess.Popen([scale, "redis", str(entries)], stdout=subprocess.PIPE)
                 subprocess.run(["redis-cli", "-p", str(port), "--pipe"], stdin=writer.stdout, stdout=subprocess.DEVNULL)
             print("keys in Redis:", redis(port, "dbsize").strip())
@@ -69,7 +75,7 @@ def main():
                 config = os.path.join(place, "weir.toml")
                 with open(config, "w") as f:
                     f.write(
-                        f'listen = "127.0.0.1:{traffic}"\nupstream = "http://127.0.0.1:9"\n[admin]\nlisten = "127.0.0.1:{admin}"\n'
+                        f'listen = "127.0.0.1:{traffic}"\nupstream = "http://127.0.0.1:9"\n[admin]\nlisten = "127.0.0.1:{admin}"\ntoken = "{TOKEN}"\n'
                         f'[redis]\nurl = "redis://127.0.0.1:{port}"\n[defaults]\nttl = "10m"\nsubject = "none"\n'
                         '[[route]]\nname = "route"\nmatch = "GET /things/{id}"\ntags = ["thing:{path.id}"]\n'
                     )
@@ -83,7 +89,7 @@ def main():
                         print("asked of Redis by a start:", calls(port))
                         redis(port, "config", "resetstat")
                         request = urllib.request.Request(
-                            f"http://127.0.0.1:{admin}/purge", b'{"tags":["thing:1"]}', {"Content-Type": "application/json"}
+                            f"http://127.0.0.1:{admin}/purge", b'{"tags":["thing:1"]}', {"Content-Type": "application/json", "Authorization": f"Bearer {TOKEN}"}
                         )
                         began = time.monotonic()
                         said = urllib.request.urlopen(request).read().decode().strip()

@@ -192,13 +192,16 @@ struct Node {
     rest: Ends,
 }
 
+/// Positions in the table by a host or a value.
+type ByText = HashMap<Box<str>, Vec<usize>>;
+
 /// Routes (by position in the table) that one path leads to, told apart by a host or a field that only some requests have.
 #[derive(Debug, Default)]
 struct Ends {
     /// By the one host that each is for.
-    hosts: HashMap<Box<str>, Vec<usize>>,
+    hosts: ByText,
     /// By the value that each wants a field to have.
-    fields: Vec<(HeaderName, HashMap<Box<str>, Vec<usize>>)>,
+    fields: Vec<(HeaderName, ByText)>,
     others: Vec<usize>,
 }
 
@@ -217,10 +220,10 @@ impl Ends {
         place.push(route);
     }
 
-    fn by(&mut self, name: &HeaderName) -> &mut HashMap<Box<str>, Vec<usize>> {
+    fn by(&mut self, name: &HeaderName) -> &mut ByText {
         let known = self.fields.iter().position(|(known, _)| known == name);
         let at = known.unwrap_or_else(|| {
-            self.fields.push((name.clone(), HashMap::new()));
+            self.fields.push((name.clone(), ByText::new()));
             self.fields.len() - 1
         });
         &mut self.fields[at].1

@@ -48,12 +48,16 @@ pub struct Fields<'a> {
     /// What holds the block: values are slices of it.
     whole: &'a Bytes,
     block: &'a [u8],
+    /// Where in `whole` the block begins.
+    from: usize,
 }
 
 impl<'a> Fields<'a> {
     /// Those in this part of `whole`, which [`write`] wrote or [`check`] has passed.
     pub(super) fn new(whole: &'a Bytes, part: Range<usize>) -> Fields<'a> {
-        Fields { whole, block: whole.get(part).unwrap_or_default() }
+        // Nowhere, there is an empty block at the beginning.
+        let (from, block) = whole.get(part.clone()).map_or((0, &[][..]), |block| (part.start, block));
+        Fields { whole, block, from }
     }
 
     /// The block.
@@ -95,9 +99,13 @@ impl<'a> Fields<'a> {
     /// As a map, with room for `more` fields. Values share the block's memory.
     pub fn to_map(self, more: usize) -> HeaderMap {
         let mut map = HeaderMap::try_with_capacity(self.len() + more).unwrap_or_default();
-        for (name, value) in Walk::over(self.as_bytes()) {
+        let mut walk = Walk::over(self.block);
+        while let Some((name, value)) = walk.next() {
+            // The walk ends where the block does, and the value ends where the walk stands.
+            let end = self.from + self.block.len() - walk.rest.len();
+            let shared = self.whole.slice(end - value.len()..end);
             // Checked when the block came; neither can fail.
-            if let (Some(name), Some(value)) = (name.to_name(), self.value(value)) {
+            if let (Some(name), Ok(value)) = (name.to_name(), HeaderValue::from_maybe_shared(shared)) {
                 let _ = map.try_append(name, value);
             }
         }
@@ -213,6 +221,7 @@ impl<'a> Name<'a> {
         }
     }
 
+    #[inline]
     fn to_name(self) -> Option<HeaderName> {
         match self {
             Name::Known(number) => KNOWN.get(usize::from(number).wrapping_sub(1)).cloned(),
@@ -241,6 +250,7 @@ impl<'a> Walk<'a> {
         Walk { rest: block.get(2..).unwrap_or_default(), left: count(block) }
     }
 
+    #[inline]
     fn byte(&mut self) -> Option<u8> {
         let (first, rest) = self.rest.split_first()?;
         self.rest = rest;
@@ -266,6 +276,7 @@ impl<'a> Walk<'a> {
         None
     }
 
+    #[inline]
     fn take(&mut self, length: usize) -> Option<&'a [u8]> {
         let (taken, rest) = self.rest.split_at_checked(length)?;
         self.rest = rest;
@@ -276,6 +287,7 @@ impl<'a> Walk<'a> {
 impl<'a> Iterator for Walk<'a> {
     type Item = (Name<'a>, &'a [u8]);
 
+    #[inline]
     fn next(&mut self) -> Option<Self::Item> {
         self.left = self.left.checked_sub(1)?;
         let name = match self.byte()? {

@@ -267,6 +267,18 @@ impl StoredResponse {
         }
     }
 
+    /// The same in memory of its own: what came as a part of something larger no longer keeps all of that.
+    pub fn compact(&self) -> StoredResponse {
+        let content = match &self.content {
+            Content::Joined { whole, from, at } if *from > 0 && whole.len() <= JOINED => {
+                let own: Box<[u8]> = whole.get(*from as usize..).unwrap_or_default().into();
+                Content::Joined { whole: own.into(), from: 0, at: at - from }
+            }
+            content => content.clone(),
+        };
+        StoredResponse { content, ..self.clone() }
+    }
+
     /// Changes parts of it.
     pub fn change(&mut self, with: impl FnOnce(&mut Unpacked)) {
         let mut parts = self.unpack();

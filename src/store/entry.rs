@@ -131,6 +131,11 @@ impl Entry {
         Entry { key, source, seq: stamp.seq, tags, response, last_live: AtomicU64::new(0) }
     }
 
+    /// The same for keeping: see [`StoredResponse::compact`].
+    pub fn compact(&self) -> Entry {
+        Entry::new(self.key, self.route(), self.stamp(), self.tags.clone(), self.response.compact())
+    }
+
     /// Route that stored it.
     pub fn route(&self) -> &Arc<str> {
         &self.source.route

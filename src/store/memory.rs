@@ -269,7 +269,7 @@ impl Memory {
             _ => false,
         };
         if !newer {
-            self.insert(entry);
+            self.insert(&Arc::new(entry.compact()));
         }
     }
 

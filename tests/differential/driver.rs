@@ -25,7 +25,7 @@ use weir::store::memory::{Asked, Choice};
 use weir::store::{Absent, Entry, Lookup, Tier};
 
 pub use compare::{Agreed, Disagreement, agree};
-use compare::{Sent, agree_on_reuse, agree_on_stored, agree_on_storing, body_parts, differ};
+use compare::{Sent, agree_on_reuse, agree_on_stored, agree_on_storing, body_parts, differ, whole};
 pub use history::{explore, replay, shrink};
 pub use translate::{header_map, nanos, text};
 use translate::{method, parts, terms, timestamp};
@@ -117,7 +117,7 @@ impl World {
         agree("current_age", nanos(weir.response.current_age(now)), age)?;
         let left = storing::gone_after(&model.windows) - age;
         agree("is_gone", weir.response.is_gone(now), left <= 0)?;
-        agree("remaining", nanos(weir.response.remaining(now)), left.max(0))?;
+        agree("remaining", nanos(weir.response.remaining(now)), whole(left.max(0)))?;
         self.verdicts(index, step, headers)?;
         let fields = &step.request.fields;
         agree(

@@ -81,9 +81,13 @@ pub fn agree_on_stored(about: &str, weir: &StoredResponse, model: &Stored) -> Ag
     )
 }
 
+/// In milliseconds that have begun.
+pub fn whole(nanos: Nanos) -> Nanos {
+    (nanos + MILLISECOND - 1) / MILLISECOND * MILLISECOND
+}
+
 /// What is kept has whole milliseconds, as times have: a window ends before the first that lies behind it.
 fn kept(windows: &Windows) -> Windows {
-    let whole = |nanos: Nanos| (nanos + MILLISECOND - 1) / MILLISECOND * MILLISECOND;
     Windows {
         fresh: whole(windows.fresh),
         stale_while_revalidate: whole(windows.stale_while_revalidate),
