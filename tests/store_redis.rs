@@ -23,7 +23,7 @@ use weir::coherence::{Agreement, Epoch, Event, MemberId, Mode, Stamp, Void};
 use weir::metrics::Metrics;
 use weir::policy::key::CacheKey;
 use weir::policy::tags::Tag;
-use weir::semantics::stored::{Lifetimes, StoredResponse};
+use weir::semantics::stored::{Lifetimes, Unpacked};
 use weir::semantics::vary::Selecting;
 use weir::store::redis::RedisConfig;
 use weir::store::redis::wire::{self, Candidate, LogKeys, Part};
@@ -164,24 +164,32 @@ fn tag(store: &Store, name: &str) -> Tag {
 
 fn entry(store: &Store, n: u8, body: &str) -> Entry {
     let now = Clock::system().now();
-    Entry {
-        key: key(n),
-        route: Arc::from(ROUTE),
-        stamp: store.coherence().sample(),
-        tags: Box::new([tag(store, "session:a")]),
-        response: StoredResponse {
-            status: StatusCode::OK,
-            headers: HeaderMap::new(),
-            body: body.to_owned().into(),
-            coded: None,
-            request_time: now,
-            response_time: now,
-            initial_age: Duration::ZERO,
-            lifetimes: Lifetimes { fresh: Duration::from_secs(300), ..Lifetimes::default() },
-            selecting: Selecting::default(),
-        },
-        last_live: Default::default(),
-    }
+    let response = Unpacked {
+        status: StatusCode::OK,
+        headers: HeaderMap::new(),
+        body: body.to_owned().into(),
+        coded: None,
+        response_time: now,
+        initial_age: Duration::ZERO,
+        lifetimes: Lifetimes { fresh: Duration::from_secs(300), ..Lifetimes::default() },
+        selecting: Selecting::default(),
+    };
+    let (stamp, tags) = (store.coherence().sample(), vec![tag(store, "session:a")]);
+    Entry::new(key(n), &Arc::from(ROUTE), stamp, tags, response.pack())
+}
+
+/// The same, but for what can purge it.
+fn tagged(store: &Store, name: &str, n: u8, body: &str) -> Entry {
+    let mut entry = entry(store, n, body);
+    entry.tags = vec![tag(store, name)].into();
+    entry
+}
+
+/// The same, but for its stamp.
+fn stamped(store: &Store, stamp: Stamp, n: u8, body: &str) -> Entry {
+    let mut entry = entry(store, n, body);
+    entry.restamp(stamp);
+    entry
 }
 
 async fn look(store: &Store, n: u8) -> Lookup {
@@ -190,7 +198,9 @@ async fn look(store: &Store, n: u8) -> Lookup {
 
 fn body(lookup: &Lookup) -> Option<(String, Tier)> {
     match lookup {
-        Lookup::Found(e, tier) => Some((String::from_utf8_lossy(&e.response.body).into_owned(), *tier)),
+        Lookup::Found(e, tier) => {
+            Some((String::from_utf8_lossy(e.response.body_bytes()).into_owned(), *tier))
+        }
         _ => None,
     }
 }
@@ -364,7 +374,7 @@ async fn an_own_purge_does_not_hide_anothers_that_has_not_arrived() {
     // From now on there is a connection for its purges.
     assert_eq!(a.publish(purge(&a, "session:z"), None).await.seq, 1);
     a.insert(entry(&a, 1, "one"));
-    a.insert(Entry { tags: Box::new([tag(&a, "session:b")]), ..entry(&a, 2, "two") });
+    a.insert(tagged(&a, "session:b", 2, "two"));
     eventually("the log is followed", async || wire.followed.load(Ordering::SeqCst)).await;
     wire.deaf.send_replace(true);
 
@@ -482,8 +492,8 @@ async fn a_late_fill_is_served_by_neither_tier_nor_instance() {
     // And once it has heard, it is not stored at all.
     let sets = a.stats().sets;
     let stamp = Stamp { seq: 0, ..a.coherence().sample() };
-    let again = a.insert(Entry { stamp, ..entry(&a, 2, "old") });
-    assert_eq!(&*again.response.body, b"old", "it still answers its own request");
+    let again = a.insert(stamped(&a, stamp, 2, "old"));
+    assert_eq!(again.response.body_bytes(), b"old", "it still answers its own request");
     assert_eq!(a.stats().sets, sets);
     // What begins after the purge is stored and shared.
     a.insert(entry(&a, 1, "new"));
@@ -495,8 +505,10 @@ async fn promotion_keeps_the_age() {
     let server = Server::start(&[]).await;
     let (a, b) = (open(server.config()).await, open(server.config()).await);
     let mut old = entry(&a, 1, "one");
-    old.response.initial_age = Duration::from_secs(100);
-    old.response.response_time.0 -= 50_000;
+    old.response.change(|parts| {
+        parts.initial_age = Duration::from_secs(100);
+        parts.response_time.0 -= 50_000;
+    });
     a.insert(old);
     arrives(&b, 1, "one").await;
     for _ in 0..2 {
@@ -511,8 +523,8 @@ async fn promotion_keeps_the_age() {
 
 fn variant(store: &Store, accept: &'static str) -> Entry {
     let mut e = entry(store, 1, accept);
-    e.response.selecting =
-        Selecting(vec![(HeaderName::from_static("accept"), Some(HeaderValue::from_static(accept)))]);
+    let selecting = vec![(HeaderName::from_static("accept"), Some(HeaderValue::from_static(accept)))];
+    e.response.change(|parts| parts.selecting = Selecting(selecting));
     e
 }
 
@@ -556,7 +568,7 @@ async fn variants_travel_through_redis_and_stay_bounded() {
 async fn a_restarted_instance_finds_what_redis_kept_and_nothing_purged() {
     let server = Server::start(&[]).await;
     let a = open(server.config()).await;
-    a.insert(Entry { tags: Box::new([tag(&a, "session:b")]), ..entry(&a, 1, "kept") });
+    a.insert(tagged(&a, "session:b", 1, "kept"));
     a.insert(entry(&a, 2, "purged"));
     eventually("both are written", async || exists(&server, 1).await && exists(&server, 2).await).await;
     let event = purge(&a, "session:a");
@@ -708,7 +720,7 @@ async fn an_owed_purge_reaches_the_other_instance_later() {
     server.signal("STOP");
     assert!(a.publish(purge(&a, "session:a"), None).await.is_owed());
     let unstorable = a.insert(entry(&a, 2, "unstorable"));
-    assert_eq!(&*unstorable.response.body, b"unstorable");
+    assert_eq!(unstorable.response.body_bytes(), b"unstorable");
     assert!(
         a.lookup_memory(&key(2), &HeaderMap::new(), Clock::system().elapsed(), Clock::system().now())
             .is_none()
@@ -1000,7 +1012,7 @@ async fn purges_are_counted_and_void_values_swept() {
     let store = open(server.config()).await;
     for n in 1..=20 {
         let name = if n <= 5 { "session:a" } else { "session:b" };
-        store.insert(Entry { tags: Box::new([tag(&store, name)]), ..entry(&store, n, "x") });
+        store.insert(tagged(&store, name, n, "x"));
     }
     eventually("all are written", async || {
         let mut all = true;
@@ -1194,7 +1206,7 @@ async fn an_entry_is_written_when_it_can_be_found() {
         assert_eq!(found(&b, n).await, hit("one", Tier::Redis));
     }
     let old = a.insert(entry(&a, 200, "old"));
-    let other = Entry { stamp: Stamp { seq: 7, ..old.stamp }, ..entry(&a, 200, "new") };
+    let other = stamped(&a, Stamp { seq: 7, ..old.stamp() }, 200, "new");
     assert!(!locks.written(&other).await, "what lies there is another");
     assert!(!locks.written(&entry(&a, 201, "never stored")).await);
 }

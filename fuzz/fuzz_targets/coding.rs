@@ -186,8 +186,8 @@ fn recognised(tag: &HeaderValue, response: &HeaderMap, coding: Coding) {
         Lifetimes::default(),
         Selecting::default(),
     );
-    stored.coded = Some(Coded { coding, length: 7 });
-    let kept = stored.headers.contains_key(ETAG);
+    stored.set_coded(Some(Coded { coding, length: 7 }));
+    let kept = stored.fields().contains(&ETAG);
     let opaque = &tag.as_bytes()[2..];
     let sound = opaque.len() > 1 && opaque.ends_with(b"\"") && !opaque[1..opaque.len() - 1].contains(&b'"');
     let mut asks = HeaderMap::from_iter([(IF_NONE_MATCH, tag.clone())]);

@@ -111,7 +111,7 @@ impl Exchange {
             Selecting::default(),
         );
         assert!(!stored.is_gone(came), "stored, and gone at once");
-        assert_eq!(stored.initial_age, initial_age(&self.response, sent, came));
+        assert_eq!(stored.initial_age(), initial_age(&self.response, sent, came));
         let said = ResponseDirectives::of(&self.response, &terms.target_list);
         let explicit = explicit_lifetime(&self.response, &said, came);
         match (terms.origin, explicit) {
@@ -140,11 +140,11 @@ impl Exchange {
         for moment in [first, second] {
             let decided = at(moment);
             if let Reuse::Fresh { age } = decided {
-                assert!(age < stored.lifetimes.fresh && !stored.lifetimes.always_validate);
+                assert!(age < stored.lifetimes().fresh && !stored.lifetimes().always_validate);
             }
             let stale = decide_stale(stored, &self.request, moment, &self.terms);
             assert!(
-                !is_fresh(stale) && (!serves(stale) || !stored.lifetimes.stale_while_revalidate.is_zero())
+                !is_fresh(stale) && (!serves(stale) || !stored.lifetimes().stale_while_revalidate.is_zero())
             );
             if on_error_stale(stored, &self.request, moment, &self.terms) {
                 assert!(on_error(stored, &self.request, moment, &self.terms));

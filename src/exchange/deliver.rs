@@ -23,6 +23,10 @@ const NOT_MODIFIED_FIELDS: [HeaderName; 6] = [
     header::VARY,
 ];
 
+/// Fields that are added to a stored response: `Age`, `Via`, `Content-Length`, `Cache-Status`, and room for two of whoever
+/// comes after.
+const ADDED: usize = 6;
+
 /// Answers a request from a stored response. `via` is Weir's own member of that field; `Cache-Status` is
 /// added by the caller.
 pub(crate) fn deliver(
@@ -32,13 +36,26 @@ pub(crate) fn deliver(
     age: Duration,
     via: &HeaderValue,
 ) -> Response<Body> {
-    let mut response = match (evaluate(method, request, stored), stored.coded) {
-        (Precondition::NotModified, None) => not_modified(&stored.headers),
+    let mut response = match (evaluate(method, request, stored), stored.coded()) {
+        (Precondition::NotModified, None) => still_good(stored),
         (Precondition::Send, None) => content(method, request, stored),
         (precondition, Some(coded)) => dressed(method, request, stored, coded.coding, precondition),
     };
     response.headers_mut().insert(header::AGE, HeaderValue::from(age.as_secs()));
     response.headers_mut().append(header::VIA, via.clone());
+    response
+}
+
+/// A 304 that speaks for a stored response as it is.
+fn still_good(stored: &StoredResponse) -> Response<Body> {
+    let mut response = Response::new(Body::Empty);
+    *response.status_mut() = StatusCode::NOT_MODIFIED;
+    let fields = stored.fields();
+    for name in &NOT_MODIFIED_FIELDS {
+        for value in fields.all(name).filter_map(|value| fields.value(value)) {
+            response.headers_mut().append(name.clone(), value);
+        }
+    }
     response
 }
 
@@ -65,7 +82,7 @@ fn dressed(
     let part = *method == Method::GET && request.contains_key(header::RANGE);
     let form = form(request, coding, part);
     if precondition == Precondition::NotModified {
-        let mut fields = stored.headers.clone();
+        let mut fields = stored.fields().to_map(ADDED);
         dress(&mut fields, coding, form);
         return not_modified(&fields);
     }
@@ -75,7 +92,7 @@ fn dressed(
     };
     dress(response.headers_mut(), coding, form);
     if form == Form::Coded {
-        whole(method, stored.body.clone(), &mut response);
+        whole(method, stored.body(), &mut response);
     }
     response
 }
@@ -83,8 +100,8 @@ fn dressed(
 /// Status and fields as they are kept.
 fn start(stored: &StoredResponse) -> Response<Body> {
     let mut response = Response::new(Body::Empty);
-    *response.status_mut() = stored.status;
-    *response.headers_mut() = stored.headers.clone();
+    *response.status_mut() = stored.status();
+    *response.headers_mut() = stored.fields().to_map(ADDED);
     response
 }
 
@@ -92,9 +109,9 @@ fn start(stored: &StoredResponse) -> Response<Body> {
 fn content(method: &Method, request: &HeaderMap, stored: &StoredResponse) -> Response<Body> {
     let mut response = start(stored);
     match slice(method, request, stored) {
-        Slice::Whole => match stored.coded {
+        Slice::Whole => match stored.coded() {
             Some(_) => decoded(method, stored, 0..stored.content_length(), &mut response),
-            None => whole(method, stored.body.clone(), &mut response),
+            None => whole(method, stored.body(), &mut response),
         },
         Slice::Single { body, content_range } => {
             *response.status_mut() = StatusCode::PARTIAL_CONTENT;
@@ -141,10 +158,10 @@ fn whole(method: &Method, body: Bytes, response: &mut Response<Body>) {
 fn decoded(method: &Method, stored: &StoredResponse, range: Range<u64>, response: &mut Response<Body>) {
     let length = range.end - range.start;
     response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(length));
-    *response.body_mut() = match stored.coded {
+    *response.body_mut() = match stored.coded() {
         _ if method == Method::HEAD => Body::Head(length),
-        Some(coded) => Body::stream(Decoded::new(coded, stored.body.clone(), range)),
-        None => Body::full(stored.body.clone()),
+        Some(coded) => Body::stream(Decoded::new(coded, stored.body(), range)),
+        None => Body::full(stored.body()),
     };
 }
 

@@ -172,7 +172,7 @@ impl Fetch {
     fn doubt_validator(&mut self) {
         let began = self.lead.began();
         if let Some(Validator { entry, purged }) = &mut self.validator {
-            let liveness = self.exchange.store.coherence().reusable(&entry.stamp, &entry.tags, began);
+            let liveness = self.exchange.store.coherence().reusable(&entry.stamp(), &entry.tags, began);
             *purged |= liveness != Liveness::Live;
             if conditional_fields(&entry.response, *purged).is_empty() {
                 self.validator = None;
@@ -236,7 +236,7 @@ impl Fetch {
         entry.inherit_tags(&validator.entry);
         let first_byte = sent.first_byte;
         let storable = storable.map_err(|why| (why.as_str(), why.is_of_one_exchange())).and_then(|()| {
-            let selects = self.wanted.selects_among_clients(&entry.response.selecting);
+            let selects = self.wanted.selects_among_clients(entry.response.selecting());
             selects.map_err(|why| (why, false))
         });
         match storable {

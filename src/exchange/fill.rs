@@ -27,7 +27,7 @@ use crate::body::{Body, BodyError};
 use crate::coder::{self, Encoded, Encoder};
 use crate::policy::tags::TAG_FIELDS;
 use crate::semantics::coding::{self, Coded, Coding, Form};
-use crate::semantics::stored::{Lifetimes, StoredResponse};
+use crate::semantics::stored::{JOINED, Lifetimes, StoredResponse};
 use crate::semantics::vary::Selecting;
 
 const CUT_OFF: Failure = Failure {
@@ -305,7 +305,7 @@ impl Fetch {
             plan.lifetimes,
             plan.selecting,
         );
-        response.coded = coded;
+        response.set_coded(coded);
         let taken = self.exchange.take_in(&self.wanted, self.entry(response, &tags));
         self.lead.land(taken.landing());
         self.exchange.hit_for_miss.remove(&self.wanted.key);
@@ -380,9 +380,10 @@ impl Copy {
     }
 
     fn finish(self) -> Option<(Bytes, Reserved)> {
-        let Filling { mut chunks, reserved, .. } = self.filling?;
+        let Filling { mut chunks, kept, reserved, .. } = self.filling?;
         let whole = match chunks.len() {
-            1 => chunks.pop()?,
+            // A small one is copied to its fields. A larger one would keep alive all that was read along with it.
+            1 if kept <= JOINED as u64 => chunks.pop()?,
             _ => joined(&chunks),
         };
         Some((whole, reserved))

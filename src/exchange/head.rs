@@ -11,7 +11,6 @@
 //! What it lacks: coalescing. Heads are small, and who asks for one seldom asks at the same time as others.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 
 use http::{HeaderMap, Response, StatusCode};
 
@@ -23,6 +22,7 @@ use crate::body::Body;
 use crate::coherence::Stamp;
 use crate::semantics::head::{Told, compare};
 use crate::semantics::reuse::is_error;
+use crate::semantics::stored::Lifetimes;
 use crate::semantics::timestamp::Timestamp;
 use crate::semantics::validation::freshen;
 use crate::store::{Entry, Lookup};
@@ -108,8 +108,8 @@ impl Exchange {
         };
         match found {
             Lookup::Found(entry, _) => {
-                let same = entry.stamp == asked_about.stamp
-                    && entry.response.response_time == asked_about.response.response_time;
+                let same = entry.stamp() == asked_about.stamp()
+                    && entry.response.response_time() == asked_about.response.response_time();
                 same.then_some(entry)
             }
             Lookup::Softened(..) | Lookup::Voided(..) | Lookup::Absent(_) => None,
@@ -128,7 +128,7 @@ impl Exchange {
         match storable {
             // What this client is told says nothing about what others are.
             Err(why) if why.is_of_one_exchange() => None,
-            Ok(()) if told == Told::Same && wanted.selects_among_clients(&fresh.selecting).is_ok() => {
+            Ok(()) if told == Told::Same && wanted.selects_among_clients(fresh.selecting()).is_ok() => {
                 wanted.spread(&mut fresh);
                 let mut entry = wanted.entry(self, head.stamp, fresh, head.fields);
                 // As with a 304: what could purge the response before still can.
@@ -143,14 +143,6 @@ impl Exchange {
 /// The stored response, never to be used again but by the upstream's leave: it may still vouch for itself.
 fn withdrawn(stored: &Entry) -> (Entry, &'static str) {
     let mut response = stored.response.clone();
-    response.lifetimes.always_validate = true;
-    let entry = Entry {
-        key: stored.key,
-        route: Arc::clone(&stored.route),
-        stamp: stored.stamp,
-        tags: stored.tags.clone(),
-        response,
-        last_live: AtomicU64::new(0),
-    };
-    (entry, "head-stale")
+    response.set_lifetimes(Lifetimes { always_validate: true, ..response.lifetimes() });
+    (Entry::new(stored.key, stored.route(), stored.stamp(), stored.tags.clone(), response), "head-stale")
 }

@@ -28,7 +28,7 @@ use crate::policy::key::CacheKey;
 use crate::policy::route::{Coalesce, Route};
 use crate::semantics::cache_status::{CacheStatus, Forward, Outcome, ttl_seconds};
 use crate::semantics::reuse::{self, Reuse, Validate};
-use crate::semantics::stored::{Lifetimes, StoredResponse};
+use crate::semantics::stored::{Lifetimes, Unpacked};
 use crate::semantics::validation::{Precondition, evaluate};
 use crate::semantics::vary::Selecting;
 use crate::store::{Absent, Entry, Lookup, Tier};
@@ -197,7 +197,7 @@ impl Exchange {
         };
         if let Lookup::Found(entry, Tier::Redis) = &found {
             // What another instance was told holds here too.
-            self.learn(wanted, &entry.response.headers);
+            self.learn(wanted, &entry.response.fields());
         }
         match found {
             Lookup::Found(entry, tier) => self.reuse(wanted, entry, tier),
@@ -437,7 +437,7 @@ impl Exchange {
     fn share(&self, wanted: &Wanted, need: &Need, entry: &Arc<Entry>, after_arrival: bool) -> Option<Answer> {
         let (headers, terms) = (&wanted.parts.headers, &wanted.terms);
         let proved = after_arrival || self.liveness(wanted, entry) == Liveness::Live;
-        if !proved || entry.key != wanted.key || !entry.response.selecting.matches(headers) {
+        if !proved || entry.key != wanted.key || !entry.response.selecting().matches(headers) {
             return None;
         }
         let Reuse::Fresh { age } = reuse::decide(&entry.response, headers, self.clock.now(), terms) else {
@@ -452,7 +452,7 @@ impl Exchange {
 
     /// Whether this request may be answered with an entry: the lease at its arrival or later, then the marks.
     fn liveness(&self, wanted: &Wanted, entry: &Entry) -> Liveness {
-        self.store.coherence().reusable(&entry.stamp, &entry.tags, wanted.arrived)
+        self.store.coherence().reusable(&entry.stamp(), &entry.tags, wanted.arrived)
     }
 
     /// A stale response in place of a failed fetch (RFC 5861 §4), if it still may answer this request: a failure is no
@@ -497,7 +497,7 @@ impl Exchange {
         let response = deliver(method, headers, &entry.response, age, &self.via);
         let status = CacheStatus {
             hit: true,
-            ttl: Some(ttl_seconds(entry.response.lifetimes.fresh, age)),
+            ttl: Some(ttl_seconds(entry.response.lifetimes().fresh, age)),
             detail: Some(detail),
             ..CacheStatus::default()
         };
@@ -531,8 +531,8 @@ impl Exchange {
 /// The key that flights are joined by: the variant's where it is known, so that variants do not wait for each other.
 fn flight_key(wanted: &Wanted, need: &Need) -> CacheKey {
     match &need.validator {
-        Some(validator) if !validator.entry.response.selecting.0.is_empty() => {
-            wanted.key.variant(&validator.entry.response.selecting)
+        Some(validator) if !validator.entry.response.selecting().0.is_empty() => {
+            wanted.key.variant(validator.entry.response.selecting())
         }
         _ => wanted.key,
     }
@@ -563,18 +563,17 @@ fn client_has_it(wanted: &Wanted, received: &HeaderMap) -> bool {
     if !request.contains_key(header::IF_NONE_MATCH) && !request.contains_key(header::IF_MODIFIED_SINCE) {
         return false;
     }
-    let head = StoredResponse {
+    let head = Unpacked {
         status: StatusCode::OK,
         headers: received.clone(),
         body: bytes::Bytes::new(),
         coded: None,
-        request_time: Default::default(),
         response_time: Default::default(),
         initial_age: Duration::ZERO,
         lifetimes: Lifetimes::default(),
         selecting: Selecting::default(),
     };
-    evaluate(&wanted.parts.method, request, &head) == Precondition::NotModified
+    evaluate(&wanted.parts.method, request, &head.pack()) == Precondition::NotModified
 }
 
 fn absent(why: Absent) -> Need {

@@ -18,9 +18,8 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use http::HeaderMap;
 use parking_lot::Mutex;
 
 use super::coalesce::Landing;
@@ -31,6 +30,7 @@ use crate::policy::key::{CacheKey, KeyParts};
 use crate::policy::route::{Route, request_host};
 use crate::policy::search::{Conflict, conflict};
 use crate::policy::subject::Subject;
+use crate::semantics::block::Lines;
 use crate::semantics::search::Variance;
 use crate::store::Entry;
 
@@ -134,7 +134,7 @@ impl Exchange {
     }
 
     fn take_over(&self, wanted: &Wanted, mut entry: Entry, from: Option<&Entry>) -> TakenIn {
-        let said = self.learn(wanted, &entry.response.headers);
+        let said = self.learn(wanted, &entry.response.fields());
         let same = match (&wanted.reduced, &said) {
             (None, None) => true,
             (Some(reduced), Some((_, rule))) => reduced.rule == *rule,
@@ -167,15 +167,15 @@ impl Exchange {
 
     /// Ends a stored response, wherever it lies.
     pub(super) async fn end(&self, wanted: &Wanted, entry: &Entry) {
-        self.store.remove(&entry.storage_key(), &entry.route).await;
+        self.store.remove(&entry.storage_key(), entry.route()).await;
         if let Some(reduced) = &wanted.reduced {
             // Where it lies, too, if it was the first to say its rule.
-            self.store.remove(&reduced.exact, &entry.route).await;
+            self.store.remove(&reduced.exact, entry.route()).await;
         }
     }
 
     /// Notes what a response says; the rule comes back with its place if it is to be followed.
-    pub(super) fn learn(&self, wanted: &Wanted, response: &HeaderMap) -> Option<(CacheKey, Arc<Variance>)> {
+    pub(super) fn learn(&self, wanted: &Wanted, response: &impl Lines) -> Option<(CacheKey, Arc<Variance>)> {
         if !wanted.route.no_vary_search || wanted.body.is_some() {
             return None;
         }
@@ -226,12 +226,5 @@ fn reduced_key(place: CacheKey, rule: &Variance, query: &str, subject: &Subject)
 
 /// The same response under another key.
 fn under(entry: &Entry, key: CacheKey) -> Entry {
-    Entry {
-        key,
-        route: Arc::clone(&entry.route),
-        stamp: entry.stamp,
-        tags: entry.tags.clone(),
-        response: entry.response.clone(),
-        last_live: AtomicU64::new(0),
-    }
+    Entry::new(key, entry.route(), entry.stamp(), entry.tags.clone(), entry.response.clone())
 }

@@ -246,7 +246,7 @@ impl Exchange {
         let (headers, terms) = (&wanted.parts.headers, &wanted.terms);
         if !is_for(self.store.coherence(), entry, wanted.arrived)
             || entry.key != wanted.key
-            || !entry.response.selecting.matches(headers)
+            || !entry.response.selecting().matches(headers)
         {
             return None;
         }
@@ -280,7 +280,7 @@ impl Exchange {
             // Somebody else's by now.
             Ok(None) => return,
             Ok(Some(Landing::Stored(entry))) => {
-                let live = self.store.coherence().liveness(&entry.stamp, &entry.tags) == Liveness::Live;
+                let live = self.store.coherence().liveness(&entry.stamp(), &entry.tags) == Liveness::Live;
                 // One that a purge has voided is fetched again, by one for all; one that Redis would not take, by each.
                 if !live || locks.written(&entry).await { Ended::Free } else { Ended::Unshared }
             }
@@ -294,7 +294,7 @@ impl Exchange {
 /// Whether an entry that another instance has fetched may answer who arrived then. Its flight's leader had a lease at
 /// its own arrival; who boarded later may have come after a mutation that this instance had not heard of by then.
 fn is_for(coherence: &Coherence, entry: &Entry, arrived: Duration) -> bool {
-    coherence.reusable(&entry.stamp, &entry.tags, arrived) == Liveness::Live
+    coherence.reusable(&entry.stamp(), &entry.tags, arrived) == Liveness::Live
 }
 
 #[cfg(test)]
@@ -321,14 +321,7 @@ mod tests {
             Lifetimes::default(),
             Selecting::default(),
         );
-        let entry = Entry {
-            key: CacheKey([1; 32]),
-            route: "page".into(),
-            stamp: coherence.sample(),
-            tags: Box::new([Tag(5)]),
-            response,
-            last_live: Default::default(),
-        };
+        let entry = Entry::new(CacheKey([1; 32]), &"page".into(), coherence.sample(), vec![Tag(5)], response);
         let (early, late) = (Duration::from_secs(9), Duration::from_secs(11));
         assert!(!is_for(&coherence, &entry, early), "nobody has a lease yet");
         coherence.offer_lease(Epoch(1), 0, Duration::from_secs(10));

@@ -1,7 +1,6 @@
 //! What a cacheable read wants: route, normal form, subject, key; or why the cache may not take part.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -26,7 +25,7 @@ use crate::policy::subject::{self, Subject};
 use crate::policy::tags::{Facts, Json, Tag};
 use crate::semantics::coding::{self, Form};
 use crate::semantics::fields;
-use crate::semantics::stored::StoredResponse;
+use crate::semantics::stored::{StoredResponse, Unpacked};
 use crate::semantics::storing::{Terms, stated_lifetime};
 use crate::semantics::validation::{CONDITIONAL, conditional_fields};
 use crate::semantics::vary::Selecting;
@@ -271,31 +270,24 @@ impl Wanted {
         );
         let secret = exchange.store.coherence().view().secret;
         let tags = plan.entry_tags(&secret, &self.route, &facts, received);
-        Entry {
-            key: self.key,
-            route: Arc::clone(&self.route.name),
-            stamp,
-            tags: tags.into(),
-            response,
-            last_live: AtomicU64::new(0),
-        }
+        Entry::new(self.key, &self.route.name, stamp, tags, response)
     }
 
     /// What is freshened together should not expire together either.
     pub(crate) fn spread(&self, response: &mut StoredResponse) {
-        let at = response.response_time;
-        let stated = stated_lifetime(&response.headers, at, &self.terms);
-        response.lifetimes = spread(response.lifetimes, self.route.jitter, stated, seed(&self.key, at));
+        let at = response.response_time();
+        let stated = stated_lifetime(&response.fields().to_map(0), at, &self.terms);
+        response.set_lifetimes(spread(response.lifetimes(), self.route.jitter, stated, seed(&self.key, at)));
     }
 
     /// A validation may say for the first time that nobody may touch the content: then it is kept as it came.
     fn left_whole(&self, response: StoredResponse) -> StoredResponse {
-        let Some(coded) = response.coded else { return response };
-        if !coding::is_untouchable(&response.headers, &self.terms.target_list) {
+        let Some(coded) = response.coded() else { return response };
+        if !coding::is_untouchable(&response.fields().to_map(0), &self.terms.target_list) {
             return response;
         }
-        match coder::decode(coded, response.body.clone()) {
-            Ok(body) => StoredResponse { body, coded: None, ..response },
+        match coder::decode(coded, response.body()) {
+            Ok(body) => Unpacked { body, coded: None, ..response.unpack() }.pack(),
             Err(error) => {
                 tracing::error!(path = self.path, "what was coded here cannot be decoded: {error}");
                 response
@@ -357,9 +349,9 @@ impl Wanted {
 
 /// JSON of a response that may be coded here, if it is small enough to look into.
 fn plain_json(response: &StoredResponse, limit: u64) -> Option<serde_json::Value> {
-    match response.coded {
+    match response.coded() {
         Some(coded) if coded.length > limit => None,
-        Some(coded) => parse_strict(&coder::decode(coded, response.body.clone()).ok()?),
-        None => within(&response.body, limit),
+        Some(coded) => parse_strict(&coder::decode(coded, response.body()).ok()?),
+        None => within(response.body_bytes(), limit),
     }
 }

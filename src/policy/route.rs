@@ -1,10 +1,11 @@
 //! Routes: which requests the operator's words are about.
 //!
 //! The table keeps file order: the first route whose method, path, host and conditions all hold wins. A trie over the
-//! templates' segments only narrows the candidates down, so that 500 routes cost about as much as a few; it never
-//! decides. What makes a body a read is in [`super::body`].
+//! templates' segments, with hosts and wanted field values at its ends, only narrows the candidates down, so that 500
+//! routes cost about as much as a few; it never decides. What makes a body a read is in [`super::body`].
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use http::header::HOST;
@@ -176,31 +177,102 @@ pub struct RouteTable {
     asks_fields: bool,
 }
 
-/// One position in the templates' segments, and the routes (by position in the table) that end there.
+/// One position in the templates' segments, and the routes that end there.
 #[derive(Debug, Default)]
 struct Node {
     /// Sorted.
     literals: Vec<(Box<str>, Node)>,
     any: Option<Box<Node>>,
-    /// In the table's order, as are `rest`.
-    here: Vec<usize>,
-    rest: Vec<usize>,
+    here: Ends,
+    rest: Ends,
+}
+
+/// Positions in the table by a host or a value.
+type ByText = HashMap<Box<str>, Vec<usize>>;
+
+/// Routes (by position in the table) that one path leads to, told apart by a host or a field that only some requests have.
+#[derive(Debug, Default)]
+struct Ends {
+    /// By the one host that each is for.
+    hosts: ByText,
+    /// By the value that each wants a field to have.
+    fields: Vec<(HeaderName, ByText)>,
+    others: Vec<usize>,
+}
+
+impl Ends {
+    fn insert(&mut self, matcher: &Matcher, route: usize) {
+        let exact = matcher.host.as_deref().filter(|host| !host.starts_with("*."));
+        let wanted = matcher.conditions.iter().find_map(|condition| match condition {
+            Condition::Header(name, Some(value)) => Some((name, value.as_str())),
+            _ => None,
+        });
+        let place = match (exact, wanted) {
+            (Some(host), _) => self.hosts.entry(host.into()).or_default(),
+            (None, Some((name, value))) => self.by(name).entry(value.into()).or_default(),
+            (None, None) => &mut self.others,
+        };
+        place.push(route);
+    }
+
+    fn by(&mut self, name: &HeaderName) -> &mut ByText {
+        let known = self.fields.iter().position(|(known, _)| known == name);
+        let at = known.unwrap_or_else(|| {
+            self.fields.push((name.clone(), ByText::new()));
+            self.fields.len() - 1
+        });
+        &mut self.fields[at].1
+    }
+
+    /// The first of these before `limit` that this request might be for and that `fits`.
+    fn first(&self, asked: &Asked<'_, impl Fn(usize) -> bool>, limit: usize) -> usize {
+        let mut first = asked.first_of(&self.others, limit);
+        if !self.hosts.is_empty() {
+            // A pattern without a port matches any.
+            for host in [asked.host, without_port(asked.host)] {
+                first = self.hosts.get(host).map_or(first, |routes| asked.first_of(routes, first));
+            }
+        }
+        for (name, values) in &self.fields {
+            for line in asked.parts.headers.get_all(name) {
+                let wanted = std::str::from_utf8(line.as_bytes()).ok().and_then(|line| values.get(line));
+                first = wanted.map_or(first, |routes| asked.first_of(routes, first));
+            }
+        }
+        first
+    }
+}
+
+/// A request that a route is looked for.
+struct Asked<'a, F> {
+    parts: &'a Parts,
+    host: &'a str,
+    /// Whether the route at this position matches.
+    fits: F,
+}
+
+impl<F: Fn(usize) -> bool> Asked<'_, F> {
+    /// The first of `routes`, in the table's order, before `limit` that fits.
+    fn first_of(&self, routes: &[usize], limit: usize) -> usize {
+        let found = routes.iter().take_while(|route| **route < limit).find(|route| (self.fits)(**route));
+        found.copied().unwrap_or(limit)
+    }
 }
 
 impl Node {
-    fn insert(&mut self, template: &PathTemplate, route: usize) {
+    fn insert(&mut self, matcher: &Matcher, route: usize) {
         let mut node = self;
-        for segment in &template.segments {
+        for segment in &matcher.path.segments {
             node = match segment {
                 Segment::Literal(text) => node.literal(text),
                 Segment::Param(_) | Segment::Any => node.any.get_or_insert_default(),
                 Segment::Rest => {
-                    node.rest.push(route);
+                    node.rest.insert(matcher, route);
                     return;
                 }
             };
         }
-        node.here.push(route);
+        node.here.insert(matcher, route);
     }
 
     fn literal(&mut self, text: &str) -> &mut Node {
@@ -215,23 +287,19 @@ impl Node {
     }
 
     /// The first route before `limit` whose template might match what is left of a path (`None` = its end) and that
-    /// `fits`. Visits a node at most once, whatever the path is.
-    fn first(&self, rest: Option<&str>, mut limit: usize, fits: &impl Fn(usize) -> bool) -> usize {
-        let offer = |routes: &[usize], limit: usize| {
-            let found = routes.iter().take_while(|route| **route < limit).find(|route| fits(**route));
-            found.copied().unwrap_or(limit)
-        };
-        limit = offer(&self.rest, limit);
-        let Some(rest) = rest else { return offer(&self.here, limit) };
+    /// fits. Visits a node at most once, whatever the path is.
+    fn first(&self, rest: Option<&str>, asked: &Asked<'_, impl Fn(usize) -> bool>, limit: usize) -> usize {
+        let mut limit = self.rest.first(asked, limit);
+        let Some(rest) = rest else { return self.here.first(asked, limit) };
         let (segment, tail) = path::split_segment(rest);
         if !self.literals.is_empty() {
             let text = path::decode(segment);
             if let Ok(at) = self.literals.binary_search_by(|(literal, _)| (**literal).cmp(&*text)) {
-                limit = self.literals[at].1.first(tail, limit, fits);
+                limit = self.literals[at].1.first(tail, asked, limit);
             }
         }
         match &self.any {
-            Some(next) => next.first(tail, limit, fits),
+            Some(next) => next.first(tail, asked, limit),
             None => limit,
         }
     }
@@ -245,7 +313,7 @@ impl RouteTable {
             .into_iter()
             .enumerate()
             .map(|(i, mut route)| {
-                index.insert(&route.matcher.path, i);
+                index.insert(&route.matcher, i);
                 route.index = i;
                 Arc::new(route)
             })
@@ -271,7 +339,8 @@ impl RouteTable {
     pub fn find(&self, parts: &Parts, host: &str) -> Option<&Arc<Route>> {
         let rest = parts.uri.path().strip_prefix('/')?;
         let fits = |at: usize| self.routes.get(at).is_some_and(|route| route.matcher.fits(parts, host));
-        self.routes.get(self.index.first(Some(rest), self.routes.len(), &fits))
+        let asked = Asked { parts, host, fits };
+        self.routes.get(self.index.first(Some(rest), &asked, self.routes.len()))
     }
 }
 

@@ -21,6 +21,7 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
+use super::block::Lines;
 use super::cache_control::{RequestDirectives, ResponseDirectives};
 use super::fields::{self, is_digest};
 use super::{lists, validation};
@@ -190,10 +191,10 @@ fn is_of(response: &HeaderMap, types: &[MediaRange]) -> bool {
 }
 
 /// Whether the content came coded: whoever gets it must have asked for that.
-pub fn is_coded(response: &HeaderMap) -> bool {
-    let lines = response.get_all(CONTENT_ENCODING).into_iter();
-    lines
-        .flat_map(|line| lists::members(line.as_bytes()))
+pub fn is_coded(response: &impl Lines) -> bool {
+    response
+        .lines(&CONTENT_ENCODING)
+        .flat_map(lists::members)
         .any(|coding| !coding.eq_ignore_ascii_case(b"identity"))
 }
 
@@ -241,9 +242,9 @@ pub fn strip_digests(fields: &mut HeaderMap) {
 }
 
 /// A weak tag with the same opaque part; `None` for what is no entity tag.
-fn weak(tag: &HeaderValue) -> Option<HeaderValue> {
-    match tag.as_bytes() {
-        [b'W', b'/', b'"', ..] => Some(tag.clone()),
+fn weak(tag: &[u8]) -> Option<HeaderValue> {
+    match tag {
+        [b'W', b'/', b'"', ..] => HeaderValue::from_bytes(tag).ok(),
         strong @ [b'"', .., b'"'] => HeaderValue::from_bytes(&[b"W/", strong].concat()).ok(),
         _ => None,
     }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use http::HeaderMap;
 use http::header::{AGE, DATE, EXPIRES, LAST_MODIFIED, VIA};
 
+use super::block::Lines;
 use super::cache_control::{LONGEST, ResponseDirectives, delta_seconds};
 use super::lists;
 use super::timestamp::Timestamp;
@@ -38,8 +39,8 @@ pub fn age_value(response: &HeaderMap) -> Duration {
 }
 
 /// `date_value`: `Date`, or the moment of receipt where there is none that can be read (RFC 9110 §6.6.1).
-pub fn date_value(response: &HeaderMap, response_time: Timestamp) -> Timestamp {
-    response.get(DATE).and_then(Timestamp::from_field).unwrap_or(response_time)
+pub fn date_value(response: &impl Lines, response_time: Timestamp) -> Timestamp {
+    response.lines(&DATE).next().and_then(Timestamp::from_line).unwrap_or(response_time)
 }
 
 /// `freshness_lifetime` as the backend states it (RFC 9111 §4.2.1): `s-maxage`, else `max-age`, else

@@ -1,6 +1,7 @@
 //! What the HTTP standards say about caching: RFC 9111, 9110, 5861, 9211. Pure functions over the
 //! `http` crate's types; time is always an argument.
 
+pub mod block;
 pub mod cache_control;
 pub mod cache_status;
 pub mod coding;

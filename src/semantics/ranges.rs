@@ -9,7 +9,7 @@ use std::ops::Range;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use http::header::{CONTENT_TYPE, IF_RANGE, RANGE};
-use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use http::{HeaderMap, Method, StatusCode};
 
 use super::stored::StoredResponse;
 use super::timestamp::Timestamp;
@@ -53,7 +53,7 @@ pub enum Slice {
 
 /// Evaluates `Range` (and `If-Range`) of a GET against a stored 200. HEAD and other statuses are `Whole`.
 pub fn slice(method: &Method, request: &HeaderMap, stored: &StoredResponse) -> Slice {
-    if *method != Method::GET || stored.status != StatusCode::OK {
+    if *method != Method::GET || stored.status() != StatusCode::OK {
         return Slice::Whole;
     }
     let Some(specs) = sole(request, &RANGE).and_then(|line| parse(line.as_bytes())) else {
@@ -68,15 +68,16 @@ pub fn slice(method: &Method, request: &HeaderMap, stored: &StoredResponse) -> S
         // An empty suffix of nothing: there is no way to say so in Content-Range (RFC 9110 §14.1.2).
         [] if length == 0 && specs.iter().any(Spec::is_suffix) => Slice::Whole,
         [] => Slice::Unsatisfiable { content_range: format!("bytes */{length}") },
-        [one] if stored.coded.is_some() => Slice::Coded {
+        [one] if stored.coded().is_some() => Slice::Coded {
             range: one.start as u64..one.end as u64,
             content_range: content_range(one, length),
         },
-        [one] => {
-            Slice::Single { body: stored.body.slice(one.clone()), content_range: content_range(one, length) }
-        }
+        [one] => Slice::Single {
+            body: stored.body().slice(one.clone()),
+            content_range: content_range(one, length),
+        },
         // Not worth decoding it all at once.
-        _ if stored.coded.is_some() => Slice::Whole,
+        _ if stored.coded().is_some() => Slice::Whole,
         several => multipart(several, stored),
     }
 }
@@ -146,15 +147,16 @@ fn if_range_holds(request: &HeaderMap, stored: &StoredResponse) -> bool {
     }
     let Some(given) = sole(request, &IF_RANGE) else { return false };
     if given.as_bytes().contains(&b'"') {
-        return given.as_bytes().starts_with(b"\"") && validation::etag(&stored.headers) == Some(given);
+        return given.as_bytes().starts_with(b"\"")
+            && validation::etag(&stored.fields()) == Some(given.as_bytes());
     }
     // What is kept coded has two forms of one date: it does not say which of them the client has a part of.
-    if stored.coded.is_some() {
+    if stored.coded().is_some() {
         return false;
     }
     // A date is strong only if sent with a later Date (RFC 9110 §8.8.2.2), and must be the very one.
     let strong =
-        validation::last_modified(&stored.headers, stored.response_time).and_then(Timestamp::from_field);
+        validation::last_modified(&stored.fields(), stored.response_time()).and_then(Timestamp::from_line);
     strong.is_some() && strong == Timestamp::from_field(given)
 }
 
@@ -179,7 +181,7 @@ fn content_range(range: &Range<usize>, length: usize) -> String {
 /// Several ranges as `multipart/byteranges` (RFC 9110 §14.6).
 fn multipart(ranges: &[Range<usize>], stored: &StoredResponse) -> Slice {
     let Some(boundary) = boundary(ranges, stored) else { return Slice::Whole };
-    let part_type = stored.headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
+    let part_type = stored.fields().get(&CONTENT_TYPE);
     let total: usize = ranges.iter().map(|range| range.len() + 192).sum();
     let mut body = BytesMut::with_capacity(total);
     for range in ranges {
@@ -189,9 +191,9 @@ fn multipart(ranges: &[Range<usize>], stored: &StoredResponse) -> Slice {
             body.put_slice(part_type);
             body.put_slice(b"\r\n");
         }
-        let position = content_range(range, stored.body.len());
+        let position = content_range(range, stored.body_bytes().len());
         body.put_slice(format!("Content-Range: {position}\r\n\r\n").as_bytes());
-        body.put_slice(stored.body.get(range.clone()).unwrap_or_default());
+        body.put_slice(stored.body_bytes().get(range.clone()).unwrap_or_default());
     }
     body.put_slice(format!("\r\n--{boundary}--\r\n").as_bytes());
     Slice::Multiple {
@@ -203,7 +205,7 @@ fn multipart(ranges: &[Range<usize>], stored: &StoredResponse) -> Slice {
 /// A boundary that occurs in none of the parts; `None` when a few were tried in vain.
 fn boundary(ranges: &[Range<usize>], stored: &StoredResponse) -> Option<String> {
     (0..8u8).map(|attempt| boundary_candidate(ranges, stored, attempt)).find(|candidate| {
-        let parts = ranges.iter().filter_map(|range| stored.body.get(range.clone()));
+        let parts = ranges.iter().filter_map(|range| stored.body_bytes().get(range.clone()));
         parts.into_iter().all(|part| !contains(part, candidate.as_bytes()))
     })
 }
@@ -211,7 +213,7 @@ fn boundary(ranges: &[Range<usize>], stored: &StoredResponse) -> Option<String> 
 /// The same question gets the same boundary, so that equal answers are equal bytes.
 fn boundary_candidate(ranges: &[Range<usize>], stored: &StoredResponse, attempt: u8) -> String {
     let mut hasher = DefaultHasher::new();
-    (ranges, stored.body.len(), stored.response_time, attempt).hash(&mut hasher);
+    (ranges, stored.body_bytes().len(), stored.response_time(), attempt).hash(&mut hasher);
     format!("weir-{:016x}", hasher.finish())
 }
 

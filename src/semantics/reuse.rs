@@ -50,7 +50,7 @@ pub enum Validate {
 /// Decides. `request` are the client's fields.
 pub fn decide(stored: &StoredResponse, request: &HeaderMap, now: Timestamp, terms: &Terms) -> Reuse {
     let age = stored.current_age(now);
-    let lifetimes = &stored.lifetimes;
+    let lifetimes = &stored.lifetimes();
     if age >= lifetimes.gone_after() {
         return Reuse::Gone;
     }
@@ -76,7 +76,7 @@ pub fn decide(stored: &StoredResponse, request: &HeaderMap, now: Timestamp, term
 /// `ClientAcceptsStale`: for how long it has been stale is not known.
 pub fn decide_stale(stored: &StoredResponse, request: &HeaderMap, now: Timestamp, terms: &Terms) -> Reuse {
     let age = stored.current_age(now);
-    let lifetimes = &stored.lifetimes;
+    let lifetimes = &stored.lifetimes();
     if age >= lifetimes.gone_after() {
         return Reuse::Gone;
     }
@@ -104,7 +104,7 @@ fn content_with(client: &RequestDirectives, age: Duration, left: Duration) -> bo
 
 /// Past freshness: whose leave is there to reuse it? (RFC 9111 §4.2.4, RFC 5861 §3)
 fn stale(stored: &StoredResponse, client: &RequestDirectives, age: Duration) -> Reuse {
-    let lifetimes = &stored.lifetimes;
+    let lifetimes = &stored.lifetimes();
     let staleness = age.saturating_sub(lifetimes.fresh);
     if !takes_stale(client, age, staleness) {
         return Reuse::MustValidate(Validate::Stale);
@@ -150,7 +150,7 @@ fn error_window(
     terms: &Terms,
 ) -> Option<Duration> {
     let age = stored.current_age(now);
-    let lifetimes = &stored.lifetimes;
+    let lifetimes = &stored.lifetimes();
     let client = client_directives(request, terms);
     if lifetimes.always_validate || client.no_cache || age >= lifetimes.gone_after() {
         return None;
@@ -178,7 +178,7 @@ fn client_directives(request: &HeaderMap, terms: &Terms) -> RequestDirectives {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::semantics::stored::Lifetimes;
+    use crate::semantics::stored::{Lifetimes, Unpacked};
     use crate::semantics::vary::Selecting;
     use bytes::Bytes;
     use http::header::{CACHE_CONTROL, PRAGMA};
@@ -194,17 +194,17 @@ mod tests {
             keep: secs(30),
             ..Lifetimes::default()
         };
-        StoredResponse {
+        Unpacked {
             status: StatusCode::OK,
             headers: HeaderMap::new(),
             body: Bytes::new(),
             coded: None,
-            request_time: Timestamp(0),
             response_time: Timestamp(0),
             initial_age: Duration::ZERO,
             lifetimes,
             selecting: Selecting::default(),
         }
+        .pack()
     }
 
     fn secs(n: u64) -> Duration {
@@ -288,16 +288,16 @@ mod tests {
     #[test]
     fn what_the_backend_forbids_nobody_allows() {
         let mut strict = stored();
-        strict.lifetimes.must_revalidate = true;
-        strict.lifetimes.stale_while_revalidate = Duration::ZERO;
-        strict.lifetimes.stale_if_error = Duration::ZERO;
+        strict.change(|parts| parts.lifetimes.must_revalidate = true);
+        strict.change(|parts| parts.lifetimes.stale_while_revalidate = Duration::ZERO);
+        strict.change(|parts| parts.lifetimes.stale_if_error = Duration::ZERO);
         let decided =
             |s: &StoredResponse, line, ms| decide(s, &saying(line), Timestamp(ms), &Terms::default());
         assert_eq!(decided(&strict, "max-stale", 60_000), STALE);
         assert!(!on_error(&strict, &saying("stale-if-error=100"), Timestamp(60_000), &Terms::default()));
         assert!(on_error(&strict, &saying(""), Timestamp(59_000), &Terms::default()));
         let mut validated = stored();
-        validated.lifetimes.always_validate = true;
+        validated.change(|parts| parts.lifetimes.always_validate = true);
         assert_eq!(decided(&validated, "max-stale", 0), Reuse::MustValidate(Validate::ResponseNoCache));
         assert!(!on_error(&validated, &saying(""), Timestamp(0), &Terms::default()));
         assert_eq!(decided(&validated, "", 90_000), Reuse::Gone);
@@ -343,8 +343,8 @@ mod tests {
             assert_eq!(at(&stored(), seconds, line), expected, "{line} at {seconds} s");
         }
         let mut without = stored();
-        without.lifetimes.stale_while_revalidate = Duration::ZERO;
-        without.lifetimes.stale_if_error = Duration::ZERO;
+        without.change(|parts| parts.lifetimes.stale_while_revalidate = Duration::ZERO);
+        without.change(|parts| parts.lifetimes.stale_if_error = Duration::ZERO);
         assert_eq!(at(&without, 0, ""), STALE, "fresh by its age, and no leave");
         assert_eq!(at(&without, 0, "max-stale"), STALE);
         let on_error =
@@ -366,8 +366,8 @@ mod tests {
             fresh: u64, keep: u64,
         ) {
             let mut stored = stored();
-            stored.lifetimes.fresh = Duration::from_millis(fresh);
-            stored.lifetimes.keep = Duration::from_millis(keep);
+            stored.change(|parts| parts.lifetimes.fresh = Duration::from_millis(fresh));
+            stored.change(|parts| parts.lifetimes.keep = Duration::from_millis(keep));
             let request = saying(&line);
             let (early, late) = (Timestamp(a.min(b)), Timestamp(a.max(b)));
             let is_fresh = |at| matches!(decide(&stored, &request, at, &Terms::default()), Reuse::Fresh { .. });

@@ -11,8 +11,10 @@
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::HeaderName;
 use percent_encoding::percent_decode;
+
+use super::block::Lines;
 
 /// The field.
 pub const NO_VARY_SEARCH: HeaderName = HeaderName::from_static("no-vary-search");
@@ -37,9 +39,8 @@ enum Matters {
 
 impl Variance {
     /// What a response says; `None` = every byte of its query matters.
-    pub fn of(response: &HeaderMap) -> Option<Variance> {
-        let lines: Vec<&[u8]> =
-            response.get_all(&NO_VARY_SEARCH).into_iter().map(HeaderValue::as_bytes).collect();
+    pub fn of(response: &impl Lines) -> Option<Variance> {
+        let lines: Vec<&[u8]> = response.lines(&NO_VARY_SEARCH).collect();
         if lines.is_empty() || lines.iter().map(|l| l.len()).sum::<usize>() > MOST_BYTES {
             return None;
         }
@@ -149,6 +150,8 @@ fn put(out: &mut Vec<u8>, text: &str) {
 
 #[cfg(test)]
 mod tests {
+    use http::{HeaderMap, HeaderValue};
+
     use super::*;
     use proptest::prelude::*;
 

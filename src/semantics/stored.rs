@@ -15,17 +15,40 @@ use bytes::Bytes;
 use http::header::{AGE, CONTENT_LENGTH, DATE, TRAILER};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
-use super::coding::Coded;
+use super::block::{self, Fields};
+use super::coding::{Coded, Coding};
 use super::timestamp::Timestamp;
 use super::vary::Selecting;
 use super::{fields, freshness, validation};
 
-/// A whole response as the cache keeps it.
+/// A whole response as the cache keeps it: packed, since there may be millions.
 ///
-/// `headers` holds what may be sent again: no hop-by-hop fields, no `Age`, no tag-carrying fields
-/// (`Surrogate-Key`, `Cache-Tag`, `xkey`). `Content-Length` is not kept; it follows from `body`.
-#[derive(Debug, Clone)]
+/// Its fields are what may be sent again: no hop-by-hop fields, no `Age`, no tag-carrying fields
+/// (`Surrogate-Key`, `Cache-Tag`, `xkey`). `Content-Length` is not kept; it follows from the content. They lie in a
+/// [`block`], and a content that is not large lies behind them in the same piece of memory, so that none keeps alive the
+/// buffer it was received in. Durations have milliseconds.
+#[derive(Clone)]
 pub struct StoredResponse {
+    content: Content,
+    response_time: Timestamp,
+    /// `None` = all requests select it.
+    selecting: Option<Box<Selecting>>,
+    initial_age: Span,
+    fresh: Span,
+    stale_while_revalidate: Span,
+    stale_if_error: Span,
+    keep: Span,
+    /// Length of a content that was coded here, without its coding.
+    plain_length: Span,
+    coding: Option<Coding>,
+    always_validate: bool,
+    must_revalidate: bool,
+    status: StatusCode,
+}
+
+/// A stored response with its parts in the open.
+#[derive(Debug, Clone)]
+pub struct Unpacked {
     /// Status of the response.
     pub status: StatusCode,
     /// End-to-end fields, in the order received.
@@ -34,9 +57,7 @@ pub struct StoredResponse {
     pub body: Bytes,
     /// How this cache coded the content; by `headers` it is uncoded.
     pub coded: Option<Coded>,
-    /// When the request that brought it was sent upstream (RFC 9111 §4.2.3 `request_time`).
-    pub request_time: Timestamp,
-    /// When its head arrived (`response_time`).
+    /// When its head arrived (RFC 9111 §4.2.3 `response_time`).
     pub response_time: Timestamp,
     /// `corrected_initial_age` of RFC 9111 §4.2.3.
     pub initial_age: Duration,
@@ -44,6 +65,98 @@ pub struct StoredResponse {
     pub lifetimes: Lifetimes,
     /// The request fields its `Vary` nominated, with the (normalised) values of its own request.
     pub selecting: Selecting,
+}
+
+/// Contents up to this many bytes are copied to lie behind their fields.
+pub const JOINED: usize = 16 << 10;
+
+/// Where fields and content lie.
+#[derive(Clone)]
+enum Content {
+    /// In one piece: the fields, then from byte `at` on the content. What lies before `from` is of no interest, but there.
+    Joined { whole: Bytes, from: u32, at: u32 },
+    /// Apart: the block of fields, and the content.
+    Apart(Box<(Bytes, Bytes)>),
+}
+
+impl Content {
+    fn of(headers: &HeaderMap, body: Bytes) -> Content {
+        let joined = if body.len() <= JOINED { body.len() } else { 0 };
+        let mut whole = Vec::with_capacity(block::written_len(headers) + joined);
+        block::write(headers, &mut whole);
+        Content::join(whole, body)
+    }
+
+    /// Of a block that is in other memory.
+    fn of_block(fields: &[u8], body: Bytes) -> Content {
+        let joined = if body.len() <= JOINED { body.len() } else { 0 };
+        let mut whole = Vec::with_capacity(fields.len() + joined);
+        whole.extend_from_slice(fields);
+        Content::join(whole, body)
+    }
+
+    fn join(mut fields: Vec<u8>, body: Bytes) -> Content {
+        match u32::try_from(fields.len()) {
+            Ok(at) if body.len() <= JOINED => {
+                fields.extend_from_slice(&body);
+                Content::Joined { whole: fields.into(), from: 0, at }
+            }
+            _ => Content::Apart(Box::new((fields.into(), body))),
+        }
+    }
+
+    fn fields(&self) -> Fields<'_> {
+        match self {
+            Content::Joined { whole, from, at } => Fields::new(whole, *from as usize..*at as usize),
+            Content::Apart(parts) => Fields::new(&parts.0, 0..parts.0.len()),
+        }
+    }
+
+    fn body(&self) -> Bytes {
+        match self {
+            Content::Joined { whole, at, .. } => whole.slice((*at as usize).min(whole.len())..),
+            Content::Apart(parts) => parts.1.clone(),
+        }
+    }
+
+    fn body_bytes(&self) -> &[u8] {
+        match self {
+            Content::Joined { whole, at, .. } => whole.get(*at as usize..).unwrap_or_default(),
+            Content::Apart(parts) => &parts.1,
+        }
+    }
+}
+
+/// Whole milliseconds, up to some 8,900 years, in six bytes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Span([u8; 6]);
+
+impl Span {
+    const MOST: u64 = (1 << 48) - 1;
+
+    fn of(n: u64) -> Span {
+        let [a, b, c, d, e, f, ..] = n.min(Span::MOST).to_le_bytes();
+        Span([a, b, c, d, e, f])
+    }
+
+    fn get(self) -> u64 {
+        let [a, b, c, d, e, f] = self.0;
+        u64::from_le_bytes([a, b, c, d, e, f, 0, 0])
+    }
+}
+
+impl From<Duration> for Span {
+    fn from(duration: Duration) -> Span {
+        // Rounded up: the time has whole milliseconds, and is before the end of a millisecond if before a part of it.
+        let whole = duration.as_nanos().div_ceil(1_000_000);
+        Span::of(u64::try_from(whole).unwrap_or(u64::MAX))
+    }
+}
+
+impl From<Span> for Duration {
+    fn from(span: Span) -> Duration {
+        Duration::from_millis(span.get())
+    }
 }
 
 /// The windows of a stored response, all counted from the moment its age was zero except where said.
@@ -116,42 +229,211 @@ impl StoredResponse {
         let initial_age = freshness::initial_age(&headers, request_time, response_time);
         strip_for_storage(&mut headers);
         ensure_date(&mut headers, response_time);
-        StoredResponse {
-            status,
-            headers,
-            body,
-            coded: None,
-            request_time,
-            response_time,
-            initial_age,
-            lifetimes,
-            selecting,
+        Unpacked { status, headers, body, coded: None, response_time, initial_age, lifetimes, selecting }
+            .pack()
+    }
+
+    /// One whose fields and content lie in `whole` already: from byte `from` on a block, then the content. `about` says
+    /// the rest. `None` = there is no block.
+    pub fn of_whole(about: Unpacked, whole: Bytes, from: usize) -> Option<StoredResponse> {
+        let at = u32::try_from(from + block::check(whole.get(from..)?)?).ok()?;
+        let from = u32::try_from(from).ok()?;
+        Some(about.pack_around(Content::Joined { whole, from, at }))
+    }
+
+    /// The length of the block that `bytes` begin with.
+    pub fn fields_len(bytes: &[u8]) -> Option<usize> {
+        block::check(bytes)
+    }
+
+    /// One with these fields, a block and nothing else. `about` has the content and the rest.
+    pub fn of_block(about: Unpacked, fields: &[u8]) -> Option<StoredResponse> {
+        let sound = block::check(fields)? == fields.len();
+        let content = Content::of_block(fields, about.body.clone());
+        sound.then(|| about.pack_around(content))
+    }
+
+    /// With its parts in the open.
+    pub fn unpack(&self) -> Unpacked {
+        Unpacked {
+            status: self.status,
+            headers: self.fields().to_map(0),
+            body: self.body(),
+            coded: self.coded(),
+            response_time: self.response_time,
+            initial_age: self.initial_age(),
+            lifetimes: self.lifetimes(),
+            selecting: self.selecting().clone(),
         }
+    }
+
+    /// The same in memory of its own: what came as a part of something larger no longer keeps all of that.
+    pub fn compact(&self) -> StoredResponse {
+        let content = match &self.content {
+            Content::Joined { whole, from, at } if *from > 0 && whole.len() <= JOINED => {
+                let own: Box<[u8]> = whole.get(*from as usize..).unwrap_or_default().into();
+                Content::Joined { whole: own.into(), from: 0, at: at - from }
+            }
+            content => content.clone(),
+        };
+        StoredResponse { content, ..self.clone() }
+    }
+
+    /// Changes parts of it.
+    pub fn change(&mut self, with: impl FnOnce(&mut Unpacked)) {
+        let mut parts = self.unpack();
+        with(&mut parts);
+        *self = parts.pack();
+    }
+
+    /// Status of the response.
+    pub fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    /// End-to-end fields, in the order received.
+    pub fn fields(&self) -> Fields<'_> {
+        self.content.fields()
+    }
+
+    /// The complete content, coded by this cache if [`StoredResponse::coded`] says so; it shares the stored memory.
+    pub fn body(&self) -> Bytes {
+        self.content.body()
+    }
+
+    /// Length of the content as it is kept, bytes.
+    pub fn content_size(&self) -> u64 {
+        self.body_bytes().len() as u64
+    }
+
+    /// The complete content, to look at.
+    pub fn body_bytes(&self) -> &[u8] {
+        self.content.body_bytes()
+    }
+
+    /// How this cache coded the content; by its fields it is uncoded.
+    pub fn coded(&self) -> Option<Coded> {
+        self.coding.map(|coding| Coded { coding, length: self.plain_length.get() })
+    }
+
+    /// Says how this cache coded the content that was given.
+    pub fn set_coded(&mut self, coded: Option<Coded>) {
+        self.coding = coded.map(|coded| coded.coding);
+        self.plain_length = Span::of(coded.map_or(0, |coded| coded.length));
+    }
+
+    /// When its head arrived (RFC 9111 §4.2.3 `response_time`).
+    pub fn response_time(&self) -> Timestamp {
+        self.response_time
+    }
+
+    /// `corrected_initial_age` of RFC 9111 §4.2.3.
+    pub fn initial_age(&self) -> Duration {
+        self.initial_age.into()
+    }
+
+    /// Its windows, computed once when it was stored or freshened.
+    pub fn lifetimes(&self) -> Lifetimes {
+        Lifetimes {
+            fresh: self.fresh.into(),
+            stale_while_revalidate: self.stale_while_revalidate.into(),
+            stale_if_error: self.stale_if_error.into(),
+            keep: self.keep.into(),
+            always_validate: self.always_validate,
+            must_revalidate: self.must_revalidate,
+        }
+    }
+
+    /// Gives it other windows.
+    pub fn set_lifetimes(&mut self, lifetimes: Lifetimes) {
+        self.fresh = lifetimes.fresh.into();
+        self.stale_while_revalidate = lifetimes.stale_while_revalidate.into();
+        self.stale_if_error = lifetimes.stale_if_error.into();
+        self.keep = lifetimes.keep.into();
+        self.always_validate = lifetimes.always_validate;
+        self.must_revalidate = lifetimes.must_revalidate;
+    }
+
+    /// The request fields its `Vary` nominated, with the (normalised) values of its own request.
+    pub fn selecting(&self) -> &Selecting {
+        const ALL: &Selecting = &Selecting(Vec::new());
+        self.selecting.as_deref().unwrap_or(ALL)
     }
 
     /// `current_age` of RFC 9111 §4.2.3.
     pub fn current_age(&self, now: Timestamp) -> Duration {
-        self.initial_age.saturating_add(now.since(self.response_time))
+        self.initial_age().saturating_add(now.since(self.response_time))
     }
 
     /// Length of the content as the backend sent it, bytes.
     pub fn content_length(&self) -> u64 {
-        self.coded.map_or(self.body.len() as u64, |coded| coded.length)
+        self.coded().map_or(self.body_bytes().len() as u64, |coded| coded.length)
     }
 
     /// Whether every window has closed.
     pub fn is_gone(&self, now: Timestamp) -> bool {
-        self.current_age(now) >= self.lifetimes.gone_after()
+        self.current_age(now) >= self.lifetimes().gone_after()
     }
 
     /// How long from `now` until every window has closed; zero when they have.
     pub fn remaining(&self, now: Timestamp) -> Duration {
-        self.lifetimes.gone_after().saturating_sub(self.current_age(now))
+        self.lifetimes().gone_after().saturating_sub(self.current_age(now))
     }
 
     /// Whether there is something to ask the upstream about: an `ETag` or a usable `Last-Modified`.
     pub fn has_validator(&self) -> bool {
-        validation::has_validator(&self.headers, self.response_time)
+        validation::has_validator(&self.fields(), self.response_time)
+    }
+
+    /// The pieces of memory that hold it, bytes each: first the one that fields, and mostly content, lie in.
+    pub fn pieces(&self) -> [usize; 3] {
+        let selecting = self.selecting.iter().flat_map(|selecting| &selecting.0);
+        let selecting: usize = selecting
+            .map(|(name, value)| SELECTING + name.as_str().len() + value.as_ref().map_or(0, HeaderValue::len))
+            .sum();
+        match &self.content {
+            Content::Joined { whole, .. } => [whole.len(), 0, selecting],
+            Content::Apart(parts) => [parts.0.len(), parts.1.len(), selecting],
+        }
+    }
+}
+
+/// What a selecting field takes beside its text.
+const SELECTING: usize = size_of::<(HeaderName, Option<HeaderValue>)>();
+
+impl Unpacked {
+    /// As it is kept.
+    pub fn pack(self) -> StoredResponse {
+        let content = Content::of(&self.headers, self.body.clone());
+        self.pack_around(content)
+    }
+
+    fn pack_around(self, content: Content) -> StoredResponse {
+        let none = Span::of(0);
+        let mut packed = StoredResponse {
+            content,
+            response_time: self.response_time,
+            selecting: (!self.selecting.0.is_empty()).then(|| Box::new(self.selecting)),
+            initial_age: self.initial_age.into(),
+            fresh: none,
+            stale_while_revalidate: none,
+            stale_if_error: none,
+            keep: none,
+            plain_length: none,
+            coding: None,
+            always_validate: false,
+            must_revalidate: false,
+            status: self.status,
+        };
+        packed.set_coded(self.coded);
+        packed.set_lifetimes(self.lifetimes);
+        packed
+    }
+}
+
+impl std::fmt::Debug for StoredResponse {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.unpack().fmt(f)
     }
 }
 
@@ -197,11 +479,12 @@ mod tests {
         }
         headers.insert(AGE, HeaderValue::from_static("5"));
         let stored = stored(headers);
-        let mut names: Vec<_> = stored.headers.keys().map(HeaderName::as_str).collect();
+        let headers = stored.fields().to_map(0);
+        let mut names: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
         names.sort_unstable();
         assert_eq!(names, ["content-type", "date", "etag"]);
-        assert_eq!(stored.headers[DATE], "Thu, 01 Jan 1970 00:00:10 GMT");
-        assert_eq!(stored.initial_age, Duration::from_secs(6));
+        assert_eq!(headers[DATE], "Thu, 01 Jan 1970 00:00:10 GMT");
+        assert_eq!(stored.initial_age(), Duration::from_secs(6));
         assert!(stored.has_validator());
     }
 
@@ -219,9 +502,12 @@ mod tests {
     #[test]
     fn endless_windows_do_not_overflow() {
         let endless = Lifetimes { fresh: Duration::MAX, keep: Duration::MAX, ..Lifetimes::default() };
-        let stored =
-            StoredResponse { lifetimes: endless, initial_age: Duration::MAX, ..stored(HeaderMap::new()) };
-        assert_eq!(stored.current_age(Timestamp(u64::MAX)), Duration::MAX);
+        let mut stored = stored(HeaderMap::new());
+        stored.change(|parts| (parts.lifetimes, parts.initial_age) = (endless, Duration::MAX));
+        let longest = Duration::from_millis(Span::MOST);
+        assert!(stored.current_age(Timestamp(u64::MAX)) > longest);
+        assert_eq!(stored.lifetimes().keep, longest);
+        assert_eq!(stored.lifetimes().gone_after(), longest * 2);
         assert_eq!(endless.gone_after(), Duration::MAX);
     }
 

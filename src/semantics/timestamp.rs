@@ -39,7 +39,13 @@ impl Timestamp {
 
     /// Reads a field value that is one HTTP date; `None` when it is not.
     pub fn from_field(value: &HeaderValue) -> Option<Timestamp> {
-        Timestamp::from_http_date(value.to_str().ok()?)
+        Timestamp::from_line(value.as_bytes())
+    }
+
+    /// The same of a value's bytes.
+    pub fn from_line(value: &[u8]) -> Option<Timestamp> {
+        let text = std::str::from_utf8(value).ok().filter(|text| text.is_ascii())?;
+        Timestamp::from_http_date(text)
     }
 
     /// This moment as an IMF-fixdate, e.g. `Sun, 06 Nov 1994 08:49:37 GMT`; years past 9999 read as the end of 9999.

@@ -12,7 +12,8 @@ use http::header::{
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
-use super::stored::{StoredResponse, ensure_date, strip_for_storage};
+use super::block::{Fields, Lines};
+use super::stored::{StoredResponse, Unpacked, ensure_date, strip_for_storage};
 use super::storing::{NotStored, Terms, admit};
 use super::timestamp::Timestamp;
 use super::vary::{Selecting, Vary};
@@ -31,18 +32,18 @@ pub enum Precondition {
 ///
 /// Only for GET and HEAD, and only where the answer would be a 2xx (RFC 9110 §13.2.1).
 pub fn evaluate(method: &Method, request: &HeaderMap, stored: &StoredResponse) -> Precondition {
-    let applies = (*method == Method::GET || *method == Method::HEAD) && stored.status.is_success();
+    let applies = (*method == Method::GET || *method == Method::HEAD) && stored.status().is_success();
     let not_modified = applies
         && match request.contains_key(IF_NONE_MATCH) {
-            true => none_match_fails(request, &stored.headers),
+            true => none_match_fails(request, stored.fields()),
             false => unmodified_since(request, stored),
         };
     if not_modified { Precondition::NotModified } else { Precondition::Send }
 }
 
 /// Whether `If-None-Match` names the stored representation (RFC 9110 §13.1.2): weakly, by any member, or by `*`.
-fn none_match_fails(request: &HeaderMap, stored: &HeaderMap) -> bool {
-    let ours = etag(stored).map(opaque);
+fn none_match_fails(request: &HeaderMap, stored: Fields<'_>) -> bool {
+    let ours = etag(&stored).map(opaque);
     let lines = request.get_all(IF_NONE_MATCH).into_iter();
     lines
         .flat_map(|line| lists::entity_tags(line.as_bytes()))
@@ -53,8 +54,9 @@ fn none_match_fails(request: &HeaderMap, stored: &HeaderMap) -> bool {
 /// for `Date` and the moment of receipt in its place). Two lines or no date: the field is ignored.
 fn unmodified_since(request: &HeaderMap, stored: &StoredResponse) -> bool {
     let Some(since) = sole(request, &IF_MODIFIED_SINCE).and_then(Timestamp::from_field) else { return false };
-    let modified = sole(&stored.headers, &LAST_MODIFIED).and_then(Timestamp::from_field);
-    let modified = modified.unwrap_or_else(|| freshness::date_value(&stored.headers, stored.response_time));
+    let fields = stored.fields();
+    let modified = fields.sole(&LAST_MODIFIED).and_then(Timestamp::from_line);
+    let modified = modified.unwrap_or_else(|| freshness::date_value(&fields, stored.response_time()));
     modified.seconds() <= since.seconds()
 }
 
@@ -72,17 +74,18 @@ pub const CONDITIONAL: [HeaderName; 6] = [
 /// strong or weak ETag may vouch for it, never a date. Empty = it has no validator to use.
 pub fn conditional_fields(stored: &StoredResponse, purged: bool) -> Vec<(HeaderName, HeaderValue)> {
     let mut fields = Vec::with_capacity(2);
-    if let Some(tag) = etag(&stored.headers) {
-        fields.push((IF_NONE_MATCH, tag.clone()));
+    let ours = stored.fields();
+    if let Some(tag) = etag(&ours).and_then(|tag| ours.value(tag)) {
+        fields.push((IF_NONE_MATCH, tag));
     }
-    if let Some(date) = last_modified(&stored.headers, stored.response_time).filter(|_| !purged) {
-        fields.push((IF_MODIFIED_SINCE, date.clone()));
+    if let Some(date) = last_modified(&ours, stored.response_time()).filter(|_| !purged) {
+        fields.extend(ours.value(date).map(|date| (IF_MODIFIED_SINCE, date)));
     }
     fields
 }
 
 /// Whether a response with these fields could be validated later.
-pub(super) fn has_validator(response: &HeaderMap, response_time: Timestamp) -> bool {
+pub(super) fn has_validator(response: &impl Lines, response_time: Timestamp) -> bool {
     etag(response).is_some() || last_modified(response, response_time).is_some()
 }
 
@@ -94,10 +97,10 @@ pub(super) fn has_validator(response: &HeaderMap, response_time: Timestamp) -> b
 pub fn selects(stored: &StoredResponse, not_modified: &HeaderMap) -> bool {
     if not_modified.contains_key(ETAG) {
         let theirs = etag(not_modified).map(opaque);
-        return theirs.is_some() && theirs == etag(&stored.headers).map(opaque);
+        return theirs.is_some() && theirs == etag(&stored.fields()).map(opaque);
     }
     not_modified.get(LAST_MODIFIED).map(Timestamp::from_field).is_none_or(|theirs| {
-        theirs.is_some() && theirs == stored.headers.get(LAST_MODIFIED).and_then(Timestamp::from_field)
+        theirs.is_some() && theirs == stored.fields().get(&LAST_MODIFIED).and_then(Timestamp::from_line)
     })
 }
 
@@ -114,31 +117,30 @@ pub fn freshen(
     response_time: Timestamp,
     terms: &Terms,
 ) -> (StoredResponse, Result<(), NotStored>) {
-    let mut headers = merge(&stored.headers, not_modified, response_time);
+    let mut headers = merge(stored, not_modified, response_time);
     // HEAD is validated on behalf of GET's entry.
     let method = if request.method == Method::HEAD { &Method::GET } else { &request.method };
     let verdict =
-        admit(method, &request.headers, stored.status, &headers, request_time, response_time, terms);
+        admit(method, &request.headers, stored.status(), &headers, request_time, response_time, terms);
     let initial_age = freshness::initial_age(&headers, request_time, response_time);
     strip_for_storage(&mut headers);
-    let freshened = StoredResponse {
-        status: stored.status,
+    let freshened = Unpacked {
+        status: stored.status(),
         selecting: selecting(stored, &headers, request, terms),
         headers,
-        body: stored.body.clone(),
-        coded: stored.coded,
-        request_time,
+        body: stored.body(),
+        coded: stored.coded(),
         response_time,
         initial_age,
         // What may not be stored has no windows: it is good for this answer alone.
         lifetimes: verdict.unwrap_or_default(),
     };
-    (freshened, verdict.map(drop))
+    (freshened.pack(), verdict.map(drop))
 }
 
 /// The stored fields with those of the 304 in their place, its `Age` and `Date` (or the moment of receipt) among them.
-fn merge(stored: &HeaderMap, not_modified: &HeaderMap, response_time: Timestamp) -> HeaderMap {
-    let mut merged = stored.clone();
+fn merge(stored: &StoredResponse, not_modified: &HeaderMap, response_time: Timestamp) -> HeaderMap {
+    let mut merged = stored.fields().to_map(0);
     // An old Date would make the freshened response old; without one the moment of receipt counts.
     merged.remove(DATE);
     let nominated = fields::nominated(not_modified);
@@ -162,23 +164,23 @@ const KEPT: [HeaderName; 5] = [CONTENT_ENCODING, CONTENT_TYPE, CONTENT_RANGE, CO
 /// The selecting fields after a 304 that may name more of them. What the stored response was selected by, this
 /// request has too: it was looked up with it.
 fn selecting(stored: &StoredResponse, headers: &HeaderMap, request: &Parts, terms: &Terms) -> Selecting {
-    let known: Vec<HeaderName> = stored.selecting.names().cloned().collect();
+    let known: Vec<HeaderName> = stored.selecting().names().cloned().collect();
     match Vary::of(headers, &known).by_coding(headers, terms.asks_uncoded) {
         Vary::Fields(names) if names != known => Selecting::from_request(&names, &request.headers),
-        _ => stored.selecting.clone(),
+        _ => stored.selecting().clone(),
     }
 }
 
 /// The one entity tag of a response; `None` when there is none, an empty one, or several.
-pub(super) fn etag(response: &HeaderMap) -> Option<&HeaderValue> {
-    sole(response, &ETAG).filter(|tag| !tag.is_empty())
+pub(super) fn etag(response: &impl Lines) -> Option<&[u8]> {
+    response.sole(&ETAG).filter(|tag| !tag.is_empty())
 }
 
 /// `Last-Modified` where it can vouch: a date, older than `Date`.
-pub(super) fn last_modified(response: &HeaderMap, response_time: Timestamp) -> Option<&HeaderValue> {
-    sole(response, &LAST_MODIFIED).filter(|line| {
+pub(super) fn last_modified(response: &impl Lines, response_time: Timestamp) -> Option<&[u8]> {
+    response.sole(&LAST_MODIFIED).filter(|line| {
         let date = freshness::date_value(response, response_time);
-        Timestamp::from_field(line).is_some_and(|modified| modified.seconds() < date.seconds())
+        Timestamp::from_line(line).is_some_and(|modified| modified.seconds() < date.seconds())
     })
 }
 

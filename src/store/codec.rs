@@ -15,7 +15,6 @@
 //! key inside against the key asked for. It lacks sealing (AEAD); a version number is there for it.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -27,12 +26,12 @@ use crate::coherence::{Epoch, Stamp};
 use crate::policy::key::CacheKey;
 use crate::policy::tags::Tag;
 use crate::semantics::coding::{Coded, Coding};
-use crate::semantics::stored::{Lifetimes, StoredResponse};
+use crate::semantics::stored::{Lifetimes, StoredResponse, Unpacked};
 use crate::semantics::timestamp::Timestamp;
 use crate::semantics::vary::Selecting;
 
 const MAGIC: &[u8; 4] = b"WEIR";
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 const FLAG_ZSTD: u8 = 1;
 const FLAG_INDEX: u8 = 2;
 const FIXED: usize = 88;
@@ -81,37 +80,34 @@ pub struct Head {
 pub fn encode_entry(entry: &Entry) -> Option<Vec<u8>> {
     let response = &entry.response;
     let compressed = compress(response);
-    let body: &[u8] = compressed.as_deref().unwrap_or(&response.body);
+    let body: &[u8] = compressed.as_deref().unwrap_or(response.body_bytes());
     let flags = if compressed.is_some() { FLAG_ZSTD } else { 0 };
-    let mut w =
-        Writer::start(flags, &entry.stamp, entry.gone_at(), &entry.key, &entry.tags, body.len() + 2048)?;
-    w.u64(response.request_time.0);
-    w.u64(response.response_time.0);
-    w.duration(response.initial_age);
-    let lifetimes = &response.lifetimes;
+    let fields = response.fields().as_bytes();
+    let room = fields.len() + body.len() + 512;
+    let mut w = Writer::start(flags, &entry.stamp(), entry.gone_at(), &entry.key, &entry.tags, room)?;
+    w.u64(response.response_time().0);
+    w.duration(response.initial_age());
+    let lifetimes = response.lifetimes();
     for window in
         [lifetimes.fresh, lifetimes.stale_while_revalidate, lifetimes.stale_if_error, lifetimes.keep]
     {
         w.duration(window);
     }
+    let coded = response.coded();
     w.u8(u8::from(lifetimes.always_validate) | u8::from(lifetimes.must_revalidate) << 1);
-    w.u8(response.coded.map_or(0, |coded| coding_number(coded.coding)));
-    w.u64(response.coded.map_or(0, |coded| coded.length));
-    w.u16(response.status.as_u16());
-    w.count(response.selecting.0.len())?;
-    for (name, value) in &response.selecting.0 {
+    w.u8(coded.map_or(0, |coded| coding_number(coded.coding)));
+    w.u64(coded.map_or(0, |coded| coded.length));
+    w.u16(response.status().as_u16());
+    w.count(response.selecting().0.len())?;
+    for (name, value) in &response.selecting().0 {
         w.name(name)?;
         w.u8(u8::from(value.is_some()));
         if let Some(value) = value {
             w.bytes(value.as_bytes())?;
         }
     }
-    w.count(response.headers.len())?;
-    for (name, value) in &response.headers {
-        w.name(name)?;
-        w.bytes(value.as_bytes())?;
-    }
-    w.u64(u64::try_from(response.body.len()).ok()?);
+    w.u64(u64::try_from(response.body_bytes().len()).ok()?);
+    w.0.extend_from_slice(fields);
     if u64::try_from(w.0.len()).ok()? > MAX_OVERHEAD {
         return None;
     }
@@ -185,14 +181,7 @@ pub fn read_head(value: &[u8]) -> Result<Head, Undecodable> {
 }
 
 fn entry(head: Head, key: &CacheKey, route: &Arc<str>, response: StoredResponse) -> Entry {
-    Entry {
-        key: *key,
-        route: Arc::clone(route),
-        stamp: head.stamp,
-        tags: head.tags.into_boxed_slice(),
-        response,
-        last_live: AtomicU64::new(0),
-    }
+    Entry::new(*key, route, head.stamp, head.tags, response)
 }
 
 fn read_tag_count(value: &[u8]) -> u16 {
@@ -210,8 +199,8 @@ fn checksum(value: &[u8]) -> [u8; 8] {
 
 /// The body by zstd level 1, if it is large enough, not encoded already, and becomes at least a tenth smaller.
 fn compress(response: &StoredResponse) -> Option<Vec<u8>> {
-    let body = &response.body;
-    let coded = response.coded.is_some() || response.headers.contains_key(http::header::CONTENT_ENCODING);
+    let body = response.body_bytes();
+    let coded = response.coded().is_some() || response.fields().contains(&http::header::CONTENT_ENCODING);
     if body.len() < COMPRESS_FROM || coded {
         return None;
     }
@@ -371,37 +360,29 @@ impl<'a> Reader<'a> {
         (0..n).map(|_| pair(self)).collect::<Option<_>>().map(Selecting)
     }
 
-    fn headers(&mut self) -> Option<HeaderMap> {
-        let n = self.u16()?;
-        let mut headers = HeaderMap::new();
-        for _ in 0..n {
-            let name = self.name()?;
-            headers.try_append(name, self.field_value()?).ok()?;
-        }
-        Some(headers)
-    }
-
     fn response(&mut self, whole: &Bytes, max_body: u64) -> Option<StoredResponse> {
-        let request_time = Timestamp(self.u64()?);
-        let response_time = Timestamp(self.u64()?);
-        let initial_age = self.duration()?;
-        let lifetimes = self.lifetimes()?;
-        let coded = self.coded(max_body)?;
-        let status = StatusCode::from_u16(self.u16()?).ok()?;
-        let selecting = self.selecting()?;
-        let headers = self.headers()?;
-        let body = self.body(whole, max_body)?;
-        Some(StoredResponse {
-            status,
-            headers,
-            body,
-            coded,
-            request_time,
-            response_time,
-            initial_age,
-            lifetimes,
-            selecting,
-        })
+        let about = Unpacked {
+            response_time: Timestamp(self.u64()?),
+            initial_age: self.duration()?,
+            lifetimes: self.lifetimes()?,
+            coded: self.coded(max_body)?,
+            status: StatusCode::from_u16(self.u16()?).ok()?,
+            selecting: self.selecting()?,
+            headers: HeaderMap::new(),
+            body: Bytes::new(),
+        };
+        let size = self.u64()?;
+        if size > max_body {
+            return None;
+        }
+        if self.value.get(5)? & FLAG_ZSTD == 0 {
+            let response = StoredResponse::of_whole(about, whole.clone(), self.at)?;
+            return (response.content_size() == size).then_some(response);
+        }
+        let rest = whole.get(self.at..)?;
+        let (fields, body) = rest.split_at_checked(StoredResponse::fields_len(rest)?)?;
+        let body = decompress(body, usize::try_from(size).ok()?)?;
+        StoredResponse::of_block(Unpacked { body, ..about }, fields)
     }
 
     fn lifetimes(&mut self) -> Option<Lifetimes> {
@@ -426,20 +407,6 @@ impl<'a> Reader<'a> {
         }
         let coding = Coding::ALL.into_iter().find(|coding| coding_number(*coding) == number)?;
         (length <= max_body).then_some(Some(Coded { coding, length }))
-    }
-
-    /// What is left is the body; `whole` is the buffer that is being read.
-    fn body(&mut self, whole: &Bytes, max_body: u64) -> Option<Bytes> {
-        let size = self.u64()?;
-        if size > max_body {
-            return None;
-        }
-        let size = usize::try_from(size).ok()?;
-        let rest = whole.slice(self.at.min(whole.len())..);
-        if self.value.get(5)? & FLAG_ZSTD != 0 {
-            return decompress(&rest, size);
-        }
-        (rest.len() == size).then_some(rest)
     }
 
     fn index(&mut self, head: &Head, key: &CacheKey) -> Option<VaryIndex> {

@@ -19,7 +19,6 @@ use crate::coherence::{Coherence, Liveness, Void};
 use crate::policy::key::CacheKey;
 use crate::policy::tags::Tag;
 use crate::semantics::freshness::date_value;
-use crate::semantics::stored::StoredResponse;
 use crate::semantics::timestamp::Timestamp;
 use crate::semantics::vary::Selecting;
 
@@ -97,7 +96,7 @@ fn judge(entry: &Entry, liveness: Liveness, now: Timestamp) -> Verdict {
 
 /// By what is known here, lease or not: for who keeps house.
 fn known(entry: &Entry, coherence: &Coherence) -> Liveness {
-    coherence.liveness(&entry.stamp, &entry.tags)
+    coherence.liveness(&entry.stamp(), &entry.tags)
 }
 
 /// Who asks, and when.
@@ -128,10 +127,10 @@ impl Choice {
 
     /// Weighs one candidate for a request. Returns false if it is of no more use to anybody.
     pub fn offer(&mut self, entry: Arc<Entry>, asked: Asked<'_>, coherence: &Coherence) -> bool {
-        if !entry.response.selecting.matches(asked.request) {
+        if !entry.response.selecting().matches(asked.request) {
             return true;
         }
-        let liveness = coherence.reusable_since(&entry.stamp, &entry.tags, asked.arrived, &entry.last_live);
+        let liveness = coherence.reusable_since(&entry.stamp(), &entry.tags, asked.arrived, &entry.last_live);
         match judge(&entry, liveness, asked.now) {
             Verdict::Usable => keep_newer(&mut self.found, entry),
             Verdict::Softened => keep_newer(&mut self.softened, entry),
@@ -141,7 +140,7 @@ impl Choice {
                 if let Some(void) = void {
                     self.absent = Absent::Void(void);
                     // Counted as it goes; what stays is counted once per look-up, by the store.
-                    coherence.count(Liveness::Void(void), &entry.stamp, &entry.tags);
+                    coherence.count(Liveness::Void(void), &entry.stamp(), &entry.tags);
                 }
                 return false;
             }
@@ -163,8 +162,8 @@ impl Choice {
 fn keep_newer(kept: &mut Option<Arc<Entry>>, entry: Arc<Entry>) {
     // "As determined by the Date header field" (RFC 9111 §4); of one second, the last that came.
     let made = |entry: &Entry| {
-        let StoredResponse { headers, response_time, .. } = &entry.response;
-        (date_value(headers, *response_time).seconds(), *response_time)
+        let received = entry.response.response_time();
+        (date_value(&entry.response.fields(), received).seconds(), received)
     };
     let newer = |old: &Arc<Entry>| made(old) < made(&entry);
     if kept.as_ref().is_none_or(newer) {
@@ -183,7 +182,9 @@ impl Memory {
         // the largest, and at most 16.
         let shards = (bytes / largest.saturating_mul(2).max(1)).clamp(1, 16);
         let shards = 1usize << shards.ilog2();
-        let items = usize::try_from(bytes / 4096).unwrap_or(usize::MAX).clamp(32 * shards, 1 << 20);
+        // Of half as many that had to go it keeps the hash, in 72 bytes each: at most a fiftieth of what entries may take.
+        // The map itself grows with what comes.
+        let items = usize::try_from(bytes / 2048).unwrap_or(usize::MAX).clamp(32 * shards, 1 << 20);
         let options = OptionsBuilder::new()
             .shards(shards)
             .estimated_items_capacity(items)
@@ -239,7 +240,7 @@ impl Memory {
         let _indexing = self.indexing.lock();
         let old = self.slots.peek(&entry.key);
         let mut displaced = Displaced::default();
-        if entry.response.selecting.0.is_empty() {
+        if entry.response.selecting().0.is_empty() {
             if let Some(Slot::Index(index)) = old {
                 displaced.0.clone_from(&index.variants);
             }
@@ -262,13 +263,13 @@ impl Memory {
     pub fn promote(&self, entry: &Arc<Entry>, coherence: &Coherence, now: Timestamp) {
         let newer = match self.slots.peek(&entry.storage_key()) {
             Some(Slot::Entry(old)) => {
-                old.response.response_time > entry.response.response_time
+                old.response.response_time() > entry.response.response_time()
                     && matches!(judge(&old, known(&old, coherence), now), Verdict::Usable)
             }
             _ => false,
         };
         if !newer {
-            self.insert(entry);
+            self.insert(&Arc::new(entry.compact()));
         }
     }
 

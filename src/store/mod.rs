@@ -387,10 +387,10 @@ impl Store {
     fn noted(&self, lookup: Lookup) -> Lookup {
         match &lookup {
             Lookup::Voided(entry, void) => {
-                self.coherence.count(Liveness::Void(*void), &entry.stamp, &entry.tags);
+                self.coherence.count(Liveness::Void(*void), &entry.stamp(), &entry.tags);
             }
             Lookup::Softened(entry, _) => {
-                self.coherence.count(Liveness::Stale, &entry.stamp, &entry.tags);
+                self.coherence.count(Liveness::Stale, &entry.stamp(), &entry.tags);
             }
             Lookup::Absent(Absent::Void(Void::Lease)) => {
                 self.coherence.count(Liveness::Void(Void::Lease), &Stamp::default(), &[]);
@@ -455,9 +455,9 @@ impl Store {
         if !self.enabled() {
             return entry;
         }
-        let live = !matches!(self.coherence.liveness(&entry.stamp, &entry.tags), Liveness::Void(_))
+        let live = !matches!(self.coherence.liveness(&entry.stamp(), &entry.tags), Liveness::Void(_))
             && !self.settling.holds(&entry.tags, &self.coherence.view());
-        let size = u64::try_from(entry.response.body.len()).unwrap_or(u64::MAX);
+        let size = u64::try_from(entry.response.body_bytes().len()).unwrap_or(u64::MAX);
         if !live || size > self.max_body || entry.response.is_gone(self.clock.now()) {
             let result = if live { StoreResult::Skipped } else { StoreResult::Void };
             self.metrics.store(StoreTier::Memory, StoreOp::Set, result, Duration::ZERO);

@@ -25,7 +25,7 @@ use weir::store::memory::{Asked, Choice};
 use weir::store::{Absent, Entry, Lookup, Tier};
 
 pub use compare::{Agreed, Disagreement, agree};
-use compare::{Sent, agree_on_reuse, agree_on_stored, agree_on_storing, body_parts, differ};
+use compare::{Sent, agree_on_reuse, agree_on_stored, agree_on_storing, body_parts, differ, whole};
 pub use history::{explore, replay, shrink};
 pub use translate::{header_map, nanos, text};
 use translate::{method, parts, terms, timestamp};
@@ -117,7 +117,7 @@ impl World {
         agree("current_age", nanos(weir.response.current_age(now)), age)?;
         let left = storing::gone_after(&model.windows) - age;
         agree("is_gone", weir.response.is_gone(now), left <= 0)?;
-        agree("remaining", nanos(weir.response.remaining(now)), left.max(0))?;
+        agree("remaining", nanos(weir.response.remaining(now)), whole(left.max(0)))?;
         self.verdicts(index, step, headers)?;
         let fields = &step.request.fields;
         agree(
@@ -310,7 +310,7 @@ impl World {
         }
         self.saw("304: freshened");
         // It takes the place of what it was, whatever it is selected by now.
-        if weir.selecting != self.weir[index].response.selecting {
+        if weir.selecting() != self.weir[index].response.selecting() {
             self.saw("304: selected by more");
             self.weir.clear();
             self.model.clear();
@@ -404,8 +404,8 @@ impl World {
         let mut kept = Vec::new();
         for index in 0..self.model.len() {
             let (old, older) = (&self.weir[index].response, &self.model[index]);
-            let theirs =
-                old.selecting == weir.selecting || old.selecting.0.is_empty() != weir.selecting.0.is_empty();
+            let theirs = old.selecting() == weir.selecting()
+                || old.selecting().0.is_empty() != weir.selecting().0.is_empty();
             let same = names(older) == names(&model) && model::vary::matches(older, &model.original);
             let ours = same || older.nominated.is_empty() != model.nominated.is_empty();
             agree("replaces", theirs, ours)?;
@@ -414,14 +414,7 @@ impl World {
             }
         }
         let stamp = self.coherence.sample();
-        let entry = Entry {
-            key: KEY,
-            route: Arc::from("route"),
-            stamp,
-            tags: Box::new([]),
-            response: weir,
-            last_live: Default::default(),
-        };
+        let entry = Entry::new(KEY, &Arc::from("route"), stamp, Vec::new(), weir);
         // More would only slow the run down.
         if kept.len() > 4 {
             kept.remove(0);

@@ -18,7 +18,7 @@ use crate::policy::subject::{Subject, SubjectSpec, caller};
 use crate::policy::tags::{Facts, Json, TagPlan, TagTemplate};
 use crate::policy::{Policy, Unlisted};
 use crate::semantics::cache_status::Outcome;
-use crate::semantics::stored::{Lifetimes, StoredResponse};
+use crate::semantics::stored::{Lifetimes, StoredResponse, Unpacked};
 use crate::semantics::storing::Terms;
 use crate::semantics::vary::Selecting;
 use crate::store::{Entry, StoreConfig};
@@ -197,14 +197,8 @@ impl Desk {
         for (i, byte) in path.bytes().enumerate() {
             key.0[i % 32] ^= byte;
         }
-        self.store.insert(Entry {
-            key,
-            route: route.name.clone(),
-            stamp: self.store.coherence().sample(),
-            tags: tags.into(),
-            response: answer(self.clock.now()),
-            last_live: Default::default(),
-        });
+        let (stamp, response) = (self.store.coherence().sample(), answer(self.clock.now()));
+        self.store.insert(Entry::new(key, &route.name, stamp, tags, response));
         key
     }
 
@@ -215,17 +209,17 @@ impl Desk {
 }
 
 fn answer(now: Timestamp) -> StoredResponse {
-    StoredResponse {
+    Unpacked {
         status: StatusCode::OK,
         headers: HeaderMap::new(),
         body: "hello".into(),
         coded: None,
-        request_time: now,
         response_time: now,
         initial_age: Duration::ZERO,
         lifetimes: Lifetimes { fresh: Duration::from_secs(300), ..Lifetimes::default() },
         selecting: Selecting::default(),
     }
+    .pack()
 }
 
 #[tokio::test]

@@ -143,17 +143,43 @@ fn the_host_of_a_request() {
     }
 }
 
+/// The routes that are tried until all of them have been, in the table's order.
+fn candidates(table: &RouteTable, parts: &Parts, host: &str) -> Vec<usize> {
+    let tried = std::cell::RefCell::new(std::collections::BTreeSet::new());
+    let fits = |at| {
+        tried.borrow_mut().insert(at);
+        false
+    };
+    let rest = parts.uri.path().strip_prefix('/');
+    table.index.first(rest, &Asked { parts, host, fits }, table.routes.len());
+    tried.into_inner().into_iter().collect()
+}
+
 #[test]
 fn many_routes_stay_cheap_to_search() {
     let routes = (0..500).map(|i| route("GET", &format!("/api/v1/r{i}/{{id}}"))).collect();
     let table = RouteTable::new(routes);
-    let tried = std::cell::RefCell::new(Vec::new());
-    let first = table.index.first(Some("api/v1/r499/7"), 500, &|at| {
-        tried.borrow_mut().push(at);
-        true
-    });
-    assert_eq!((first, tried.into_inner()), (499, vec![499]));
+    let tried = candidates(&table, &parts("GET", "/api/v1/r499/7", &[]), "h");
+    assert_eq!(tried, [499]);
     assert_eq!(found(&table, "GET", "/api/v1/r499/7").as_deref(), Some("GET /api/v1/r499/{id}"));
+}
+
+/// One template for all, and hosts and fields to tell them apart by.
+#[test]
+fn many_hosts_and_fields_stay_cheap_to_search() {
+    let mut routes: Vec<Route> = (0..500).map(|_| route("GET", "/api/{id}")).collect();
+    for (i, route) in routes.iter_mut().enumerate() {
+        let tenant = Condition::Header(HeaderName::from_static("x-tenant"), Some(format!("t{i}")));
+        match i % 2 {
+            0 => route.matcher.host = Some(format!("h{i}")),
+            _ => route.matcher.conditions = vec![tenant],
+        }
+    }
+    let table = RouteTable::new(routes);
+    let ask = parts("GET", "/api/7", &[("x-tenant", "t499"), ("x-tenant", "t499"), ("x-tenant", "t7")]);
+    assert_eq!(candidates(&table, &ask, "h498:81"), [7, 498, 499]);
+    assert_eq!(table.find(&ask, "other").unwrap().index, 7);
+    assert_eq!(table.find(&parts("GET", "/api/7", &[]), "h498").unwrap().index, 498);
 }
 
 proptest! {
@@ -161,15 +187,25 @@ proptest! {
     fn the_index_agrees_with_trying_each(
         templates in prop::collection::vec("(/(a|b|\\{x\\}|\\*)){0,3}(/|/\\*\\*|/a)", 1..12),
         path in "(/(a|b|%61|)){1,4}",
+        hosts in prop::collection::vec(prop::option::of("h|h:81|\\*\\.h|i"), 12),
+        wanted in prop::collection::vec(prop::option::of(("x-[ab]", prop::option::of("[12]"))), 12),
+        host in "(h|a\\.h|i)(:81)?",
+        given in prop::collection::vec(("x-[ab]", "[12]"), 0..4),
     ) {
-        let routes: Vec<Route> = templates
+        let mut routes: Vec<Route> = templates
             .iter()
             .filter(|t| PathTemplate::parse(t).is_ok())
             .map(|t| route("GET", t))
             .collect();
-        let parts = parts("GET", &path, &[]);
-        let naive = routes.iter().position(|r| r.matcher.fits(&parts, "h"));
+        for (route, (host, wanted)) in routes.iter_mut().zip(hosts.into_iter().zip(wanted)) {
+            route.matcher.host = host;
+            route.matcher.conditions =
+                wanted.into_iter().map(|(name, value)| Condition::Header(name.parse().unwrap(), value)).collect();
+        }
+        let given: Vec<_> = given.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let parts = parts("GET", &path, &given);
+        let naive = routes.iter().position(|r| r.matcher.fits(&parts, &host));
         let table = RouteTable::new(routes);
-        prop_assert_eq!(table.find(&parts, "h").map(|route| route.index), naive);
+        prop_assert_eq!(table.find(&parts, &host).map(|route| route.index), naive);
     }
 }

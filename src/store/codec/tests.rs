@@ -17,33 +17,27 @@ fn sample(body: Vec<u8>) -> Entry {
     headers.append("link", HeaderValue::from_static("<a>"));
     headers.append("link", HeaderValue::from_static("<b>"));
     let accept = (http::header::ACCEPT, Some(HeaderValue::from_static("text/html")));
-    Entry {
-        key: KEY,
-        route: route(),
-        stamp: Stamp { epoch: Epoch(9), seq: 4, rules: 2 },
-        tags: Box::new([Tag(1), Tag(u64::MAX)]),
-        response: StoredResponse {
-            status: StatusCode::OK,
-            headers,
-            body: body.into(),
-            coded: None,
-            request_time: Timestamp(1_000),
-            response_time: Timestamp(1_250),
-            initial_age: Duration::from_millis(250),
-            lifetimes: Lifetimes {
-                fresh: Duration::from_secs(300),
-                must_revalidate: true,
-                ..Lifetimes::default()
-            },
-            selecting: Selecting(vec![accept, (http::header::ACCEPT_LANGUAGE, None)]),
-        },
-        last_live: AtomicU64::new(3),
-    }
+    let lifetimes =
+        Lifetimes { fresh: Duration::from_secs(300), must_revalidate: true, ..Lifetimes::default() };
+    let response = Unpacked {
+        status: StatusCode::OK,
+        headers,
+        body: body.into(),
+        coded: None,
+        response_time: Timestamp(1_250),
+        initial_age: Duration::from_millis(250),
+        lifetimes,
+        selecting: Selecting(vec![accept, (http::header::ACCEPT_LANGUAGE, None)]),
+    };
+    let stamp = Stamp { epoch: Epoch(9), seq: 4, rules: 2 };
+    let entry = Entry::new(KEY, &route(), stamp, vec![Tag(1), Tag(u64::MAX)], response.pack());
+    entry.last_live.store(3, std::sync::atomic::Ordering::Relaxed);
+    entry
 }
 
 /// Everything that is kept, as one comparable value.
 fn seen(entry: &Entry) -> String {
-    format!("{:?} {:?} {:?} {:?}", entry.key, entry.stamp, entry.tags, entry.response)
+    format!("{:?} {:?} {:?} {:?}", entry.key, entry.stamp(), entry.tags, entry.response)
 }
 
 fn back(value: Vec<u8>) -> Result<Slot, Undecodable> {
@@ -68,7 +62,7 @@ fn an_entry_comes_back_as_it_was() {
 fn an_uncompressed_body_is_not_copied() {
     let value = Bytes::from(encode_entry(&sample(b"hello".to_vec())).unwrap());
     let Ok(Slot::Entry(entry)) = decode(value.clone(), &KEY, &route(), MAX) else { panic!("no entry") };
-    assert!(value.as_ptr_range().contains(&entry.response.body.as_ptr()));
+    assert!(value.as_ptr_range().contains(&entry.response.body_bytes().as_ptr()));
 }
 
 #[test]
@@ -77,12 +71,14 @@ fn bodies_are_compressed_when_it_pays() {
     let value = encode_entry(&sample(text.clone())).unwrap();
     assert!(value.len() < text.len() / 4);
     let Ok(Slot::Entry(entry)) = back(value) else { panic!("no entry") };
-    assert_eq!(entry.response.body, text);
+    assert_eq!(entry.response.body(), text);
 
     let small = encode_entry(&sample(vec![b'a'; COMPRESS_FROM - 1])).unwrap();
     assert_eq!(small[5] & FLAG_ZSTD, 0, "too small");
     let mut encoded = sample(text);
-    encoded.response.headers.insert("content-encoding", HeaderValue::from_static("br"));
+    encoded
+        .response
+        .change(|parts| drop(parts.headers.insert("content-encoding", HeaderValue::from_static("br"))));
     assert_eq!(encode_entry(&encoded).unwrap()[5] & FLAG_ZSTD, 0, "encoded already");
     let mut x = 1u64;
     let noise = std::iter::repeat_with(|| {
@@ -117,14 +113,14 @@ fn every_way_of_being_wrong_has_its_name() {
 fn what_was_coded_here_is_kept_as_it_is() {
     for coding in Coding::ALL {
         let mut entry = sample(vec![b'a'; 4096]);
-        entry.response.coded = Some(Coded { coding, length: 10_000 });
+        entry.response.set_coded(Some(Coded { coding, length: 10_000 }));
         let value = encode_entry(&entry).unwrap();
         assert_eq!(value[5] & FLAG_ZSTD, 0, "not coded twice");
         let Slot::Entry(read) = decode(value.clone().into(), &KEY, &route(), 10_000).unwrap() else {
             panic!("an index")
         };
-        assert_eq!(read.response.coded, entry.response.coded);
-        assert_eq!(read.response.body, entry.response.body);
+        assert_eq!(read.response.coded(), entry.response.coded());
+        assert_eq!(read.response.body(), entry.response.body());
         let small = decode(value.into(), &KEY, &route(), 9_999);
         assert_eq!(small.unwrap_err(), Undecodable::Malformed, "would decode to more than the limit");
     }
@@ -142,7 +138,7 @@ fn decompression_stops_at_the_recorded_size() {
 fn parts_too_large_for_the_format_are_refused() {
     let mut entry = sample(vec![]);
     let huge = HeaderValue::from_bytes(&vec![b'x'; (MAX_OVERHEAD + 1) as usize]).unwrap();
-    entry.response.headers.insert("x-huge", huge);
+    entry.response.change(|parts| drop(parts.headers.insert("x-huge", huge)));
     assert!(encode_entry(&entry).is_none());
     let mut entry = sample(vec![]);
     entry.tags = vec![Tag(1); 70_000].into();
@@ -154,7 +150,7 @@ fn a_head_can_be_read_alone() {
     let entry = sample(vec![b'a'; 10_000]);
     let value = encode_entry(&entry).unwrap();
     let head = read_head(&value[..FIXED + 16]).unwrap();
-    assert_eq!(head.stamp, entry.stamp);
+    assert_eq!(head.stamp, entry.stamp());
     assert_eq!(head.tags, entry.tags.to_vec());
     assert_eq!(head.gone_at, entry.gone_at());
     assert!(!head.index);
@@ -191,24 +187,24 @@ prop_compose! {
         status in 100u16..1000,
         fields in fields(), selecting in fields(),
         body in prop_oneof![prop::collection::vec(any::<u8>(), 0..3000), prop::collection::vec(0u8..3, 0..3000)],
-        times in any::<(u64, u64)>(),
+        received in any::<u64>(),
         windows in (durations(), durations(), durations(), durations(), durations()),
         flags in any::<(bool, bool)>(),
     ) -> Entry {
         let mut entry = sample(body);
-        entry.stamp = Stamp { epoch: Epoch(epoch), seq, rules };
+        entry.restamp(Stamp { epoch: Epoch(epoch), seq, rules });
         entry.tags = tags.into();
-        let r = &mut entry.response;
+        let mut r = entry.response.unpack();
         r.status = StatusCode::from_u16(status).unwrap();
         r.headers = fields.into_iter().collect();
         r.selecting = Selecting(selecting.into_iter().map(|(n, v)| (n, (!v.is_empty()).then_some(v))).collect());
-        r.request_time = Timestamp(times.0);
-        r.response_time = Timestamp(times.1);
+        r.response_time = Timestamp(received);
         r.initial_age = windows.0;
         r.lifetimes = Lifetimes {
             fresh: windows.1, stale_while_revalidate: windows.2, stale_if_error: windows.3, keep: windows.4,
             always_validate: flags.0, must_revalidate: flags.1,
         };
+        entry.response = r.pack();
         entry
     }
 }

@@ -6,7 +6,7 @@ use http::{HeaderValue, StatusCode};
 
 use super::*;
 use crate::coherence::{Epoch, Event};
-use crate::semantics::stored::{Lifetimes, StoredResponse};
+use crate::semantics::stored::{Lifetimes, Unpacked};
 
 const KEY: CacheKey = CacheKey([1; 32]);
 const NOW: Timestamp = Timestamp(10_000);
@@ -24,24 +24,17 @@ fn entry(c: &Coherence, selecting: &[(&'static str, &'static str)], at: u64) -> 
         .iter()
         .map(|(n, v)| (n.parse().unwrap(), (!v.is_empty()).then(|| HeaderValue::from_static(v))))
         .collect();
-    Entry {
-        key: KEY,
-        route: Arc::from("r"),
-        stamp: c.sample(),
-        tags: Box::new([Tag(3)]),
-        response: StoredResponse {
-            status: StatusCode::OK,
-            headers: HeaderMap::new(),
-            body: bytes::Bytes::from_static(b"x"),
-            coded: None,
-            request_time: Timestamp(at),
-            response_time: Timestamp(at),
-            initial_age: Duration::ZERO,
-            lifetimes: Lifetimes { fresh: Duration::from_secs(5), ..Lifetimes::default() },
-            selecting: Selecting(selecting),
-        },
-        last_live: Default::default(),
-    }
+    let response = Unpacked {
+        status: StatusCode::OK,
+        headers: HeaderMap::new(),
+        body: bytes::Bytes::from_static(b"x"),
+        coded: None,
+        response_time: Timestamp(at),
+        initial_age: Duration::ZERO,
+        lifetimes: Lifetimes { fresh: Duration::from_secs(5), ..Lifetimes::default() },
+        selecting: Selecting(selecting),
+    };
+    Entry::new(KEY, &Arc::from("r"), c.sample(), vec![Tag(3)], response.pack())
 }
 
 fn asked(request: &HeaderMap) -> Asked<'_> {
@@ -86,7 +79,7 @@ fn void_entries_are_dropped_unless_their_etag_can_be_asked_about() {
     m.insert(&Arc::new(entry(&c, &[], 10_000)));
     let mut tagged = entry(&c, &[], 10_000);
     tagged.key = CacheKey([2; 32]);
-    tagged.response.headers.insert("etag", HeaderValue::from_static("\"1\""));
+    tagged.response.change(|parts| drop(parts.headers.insert("etag", HeaderValue::from_static("\"1\""))));
     m.insert(&Arc::new(tagged));
     c.append_local(&Event { tags: vec![Tag(3)], ..Event::default() });
     let plain = m.lookup(&KEY, asked(&request(&[])), &c);
@@ -103,7 +96,7 @@ fn variants_are_selected_by_the_requests_fields() {
     m.insert(&Arc::new(entry(&c, &[("accept", "")], 10_000)));
     let by = |fields: &[(&'static str, &'static str)]| m.lookup(&KEY, asked(&request(fields)), &c);
     assert!(found(by(&[("accept", "a")])).is_some());
-    assert!(found(by(&[])).is_some_and(|e| e.response.selecting.0[0].1.is_none()));
+    assert!(found(by(&[])).is_some_and(|e| e.response.selecting().0[0].1.is_none()));
     assert_eq!(absent(by(&[("accept", "c")])), Some(Absent::NoVariant));
 }
 
@@ -113,9 +106,9 @@ fn of_several_that_match_the_most_recent_answers() {
     m.insert(&Arc::new(entry(&c, &[("accept", "a")], 10_000)));
     m.insert(&Arc::new(entry(&c, &[("accept-language", "en")], 9_000)));
     let both = m.lookup(&KEY, asked(&request(&[("accept", "a"), ("accept-language", "en")])), &c);
-    assert_eq!(found(both).unwrap().response.response_time, Timestamp(10_000));
+    assert_eq!(found(both).unwrap().response.response_time(), Timestamp(10_000));
     let one = m.lookup(&KEY, asked(&request(&[("accept-language", "en")])), &c);
-    assert_eq!(found(one).unwrap().response.response_time, Timestamp(9_000));
+    assert_eq!(found(one).unwrap().response.response_time(), Timestamp(9_000));
 }
 
 /// RFC 9111 §4: "as determined by the Date header field".
@@ -125,16 +118,16 @@ fn the_most_recent_is_the_one_of_the_latest_date() {
     let dated = |selecting, at, date: u64| {
         let mut entry = entry(&c, &[selecting], at);
         let date = HeaderValue::try_from(Timestamp(date).to_http_date()).unwrap();
-        entry.response.headers.insert(http::header::DATE, date);
+        entry.response.change(|parts| drop(parts.headers.insert(http::header::DATE, date)));
         Arc::new(entry)
     };
     m.insert(&dated(("accept", "a"), 9_000, 8_000));
     m.insert(&dated(("accept-language", "en"), 10_000, 7_000));
     let both = request(&[("accept", "a"), ("accept-language", "en")]);
-    assert_eq!(found(m.lookup(&KEY, asked(&both), &c)).unwrap().response.response_time, Timestamp(9_000));
+    assert_eq!(found(m.lookup(&KEY, asked(&both), &c)).unwrap().response.response_time(), Timestamp(9_000));
     m.insert(&dated(("accept-language", "en"), 9_999, 8_000));
     let last = found(m.lookup(&KEY, asked(&both), &c)).unwrap();
-    assert_eq!(last.response.response_time, Timestamp(9_999), "of one second, the last that came");
+    assert_eq!(last.response.response_time(), Timestamp(9_999), "of one second, the last that came");
 }
 
 #[test]
@@ -170,7 +163,7 @@ fn promotion_does_not_undo_something_newer() {
     m.insert(&Arc::new(entry(&c, &[], 10_000)));
     m.promote(&Arc::new(entry(&c, &[], 9_000)), &c, NOW);
     let there = found(m.lookup(&KEY, asked(&request(&[])), &c)).unwrap();
-    assert_eq!(there.response.response_time, Timestamp(10_000));
+    assert_eq!(there.response.response_time(), Timestamp(10_000));
 }
 
 #[test]
@@ -179,7 +172,7 @@ fn the_largest_item_fits_whatever_the_size() {
     for bytes in [2 << 20, 3 << 20, 64 << 20, 256 << 20] {
         let m = Memory::new(bytes, 1 << 20, 2).unwrap();
         let mut large = entry(&c, &[], 10_000);
-        large.response.body = vec![0; (1 << 20) - 8192].into();
+        large.response.change(|parts| parts.body = vec![0; (1 << 20) - 8192].into());
         m.insert(&Arc::new(large));
         assert_eq!(m.len(), 1, "{bytes}");
     }
@@ -192,7 +185,7 @@ fn bytes_are_bounded() {
     for i in 0..100u8 {
         let mut e = entry(&c, &[], 10_000);
         e.key = CacheKey([i; 32]);
-        e.response.body = vec![0; 50_000].into();
+        e.response.change(|parts| parts.body = vec![0; 50_000].into());
         m.insert(&Arc::new(e));
     }
     assert!(m.bytes() <= 1 << 20, "{}", m.bytes());

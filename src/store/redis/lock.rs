@@ -199,10 +199,10 @@ impl Locks {
             return false;
         }
         let mut command = redis::cmd("GETRANGE");
-        command.arg(self.names.of(&entry.route, &entry.storage_key())).arg(0).arg(HEAD_BYTES - 1);
+        command.arg(self.names.of(entry.route(), &entry.storage_key())).arg(0).arg(HEAD_BYTES - 1);
         let reply = self.link.command(&command).await;
         let head = reply.ok().as_ref().and_then(wire::bytes).map(codec::read_head);
-        head.is_some_and(|head| head.is_ok_and(|head| head.stamp == entry.stamp))
+        head.is_some_and(|head| head.is_ok_and(|head| head.stamp == entry.stamp()))
     }
 
     /// Begins to listen for a lock's end.

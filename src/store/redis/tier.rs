@@ -209,7 +209,7 @@ impl RedisTier {
     }
 
     fn offer(&self, choice: &mut Choice, name: &str, entry: Arc<Entry>, checksum: [u8; 8], asked: Asked<'_>) {
-        let rules = entry.stamp.rules;
+        let rules = entry.stamp().rules;
         // An entry of other rules is absent here, but another instance may live by them (a rolling deployment).
         if !choice.offer(entry, asked, &self.coherence) && rules == self.coherence.view().rules {
             self.writes.reclaim(name, checksum);

@@ -190,7 +190,7 @@ impl Writer {
     /// Whether the breaker lets it through: in a cluster, that of its key.
     fn is_tried(&self, write: &Write) -> bool {
         let name = match write {
-            Write::Put { entry, .. } => &self.names.of(&entry.route, &entry.storage_key()),
+            Write::Put { entry, .. } => &self.names.of(entry.route(), &entry.storage_key()),
             Write::Remove { key, route, .. } => &self.names.of(route, key),
             Write::Reclaim { name, .. } => name,
             // It asks Redis for nothing.
@@ -300,11 +300,11 @@ impl Writer {
         now: Timestamp,
     ) {
         for variant in displaced {
-            plan.unlink(&self.names.of(&entry.route, variant));
+            plan.unlink(&self.names.of(entry.route(), variant));
         }
         let Some(value) = encode(entry).await else { return };
-        plan.set(&self.names.of(&entry.route, &entry.storage_key()), value, entry.gone_at(), now);
-        if entry.response.selecting.0.is_empty() {
+        plan.set(&self.names.of(entry.route(), &entry.storage_key()), value, entry.gone_at(), now);
+        if entry.response.selecting().0.is_empty() {
             // It has replaced an index, if there was one.
             indexes.insert(entry.key, None);
             return;
@@ -312,10 +312,10 @@ impl Writer {
         let mut index = VaryIndex::of(entry);
         if let Some(Some(old)) = indexes.get(&entry.key) {
             for variant in index.absorb(&old.index, self.max_variants) {
-                plan.unlink(&self.names.of(&entry.route, &variant));
+                plan.unlink(&self.names.of(entry.route(), &variant));
             }
         }
-        indexes.insert(entry.key, Some(Indexed { index, route: Some(Arc::clone(&entry.route)) }));
+        indexes.insert(entry.key, Some(Indexed { index, route: Some(Arc::clone(entry.route())) }));
     }
 
     /// The indexes that this batch extends or removes, as they are now.
@@ -327,8 +327,8 @@ impl Writer {
         let mut wanted: HashMap<CacheKey, Arc<str>> = HashMap::new();
         for write in batch {
             match write {
-                Write::Put { entry, .. } if !entry.response.selecting.0.is_empty() => {
-                    wanted.insert(entry.key, Arc::clone(&entry.route));
+                Write::Put { entry, .. } if !entry.response.selecting().0.is_empty() => {
+                    wanted.insert(entry.key, Arc::clone(entry.route()));
                 }
                 Write::Remove { key, route, .. } => {
                     wanted.insert(*key, Arc::clone(route));
@@ -408,7 +408,7 @@ impl Write {
 
 /// Compression of a large body takes milliseconds: not on a thread that serves requests.
 async fn encode(entry: &Arc<Entry>) -> Option<Vec<u8>> {
-    if entry.response.body.len() < HEAVY {
+    if entry.response.body_bytes().len() < HEAVY {
         return codec::encode_entry(entry);
     }
     let entry = Arc::clone(entry);

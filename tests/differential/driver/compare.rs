@@ -10,7 +10,7 @@ use weir::semantics::stored::{Lifetimes, StoredResponse};
 use super::translate::{header_map, nanos, text};
 use crate::model::message::{Fields, lines};
 use crate::model::reuse::Verdict;
-use crate::model::{Nanos, Stored, Windows, freshness};
+use crate::model::{MILLISECOND, Nanos, Stored, Windows, freshness};
 
 /// Where the two differ.
 #[derive(Debug, Clone)]
@@ -65,20 +65,36 @@ pub fn agree_on_reuse(about: &str, weir: &Reuse, model: &Verdict, stored: &Store
 }
 
 pub fn agree_on_stored(about: &str, weir: &StoredResponse, model: &Stored) -> Agreed {
-    agree(&format!("{about}: status"), weir.status.as_u16(), model.status)?;
-    agree(&format!("{about}: body"), &weir.body[..], &model.body[..])?;
-    agree(&format!("{about}: fields"), grouped_headers(&weir.headers), grouped(&model.fields))?;
-    agree(&format!("{about}: initial_age"), nanos(weir.initial_age), model.initial_age)?;
-    agree(&format!("{about}: windows"), windows(&weir.lifetimes), model.windows.clone())?;
+    agree(&format!("{about}: status"), weir.status().as_u16(), model.status)?;
+    agree(&format!("{about}: body"), weir.body_bytes(), &model.body[..])?;
+    agree(&format!("{about}: fields"), grouped_headers(&weir.fields().to_map(0)), grouped(&model.fields))?;
+    agree(&format!("{about}: initial_age"), nanos(weir.initial_age()), model.initial_age)?;
+    agree(&format!("{about}: windows"), windows(&weir.lifetimes()), kept(&model.windows))?;
     let mut nominated = model.nominated.clone();
     nominated.sort();
-    let names: Vec<String> = weir.selecting.names().map(ToString::to_string).collect();
+    let names: Vec<String> = weir.selecting().names().map(ToString::to_string).collect();
     agree(&format!("{about}: selecting"), names, nominated)?;
     agree(
         &format!("{about}: matches its own request"),
-        weir.selecting.matches(&header_map(&model.original)),
+        weir.selecting().matches(&header_map(&model.original)),
         true,
     )
+}
+
+/// In milliseconds that have begun.
+pub fn whole(nanos: Nanos) -> Nanos {
+    (nanos + MILLISECOND - 1) / MILLISECOND * MILLISECOND
+}
+
+/// What is kept has whole milliseconds, as times have: a window ends before the first that lies behind it.
+fn kept(windows: &Windows) -> Windows {
+    Windows {
+        fresh: whole(windows.fresh),
+        stale_while_revalidate: whole(windows.stale_while_revalidate),
+        stale_if_error: whole(windows.stale_if_error),
+        keep: whole(windows.keep),
+        ..windows.clone()
+    }
 }
 
 /// What a client is sent of a response.
