@@ -28,6 +28,24 @@ pub(crate) struct Answer {
     pub(crate) upstream: Option<Duration>,
 }
 
+/// An answer, as metrics and the access log are told of it.
+pub(super) struct Told {
+    pub(super) outcome: Outcome,
+    pub(super) status: u16,
+    pub(super) reason: Option<&'static str>,
+    pub(super) age: Option<Duration>,
+    pub(super) upstream: Option<Duration>,
+    pub(super) bytes: Option<u64>,
+}
+
+/// Content bytes, where known beforehand.
+pub(super) fn content_length(body: &Body) -> Option<u64> {
+    match body {
+        Body::Head(_) => Some(0),
+        body => body.size_hint().exact(),
+    }
+}
+
 /// A failure that is answered by Weir itself. Cloned to those who waited for the same fetch.
 #[derive(Debug, Clone)]
 pub(crate) struct Failure {
@@ -83,11 +101,15 @@ impl Answer {
         self
     }
 
-    /// Content bytes, where known beforehand.
-    pub(crate) fn content_length(&self) -> Option<u64> {
-        match self.response.body() {
-            Body::Head(_) => Some(0),
-            body => body.size_hint().exact(),
+    /// What metrics and the access log are told of it.
+    pub(super) fn told(&self) -> Told {
+        Told {
+            outcome: self.outcome,
+            status: self.response.status().as_u16(),
+            reason: self.status.detail,
+            age: self.age,
+            upstream: self.upstream,
+            bytes: content_length(self.response.body()),
         }
     }
 

@@ -11,16 +11,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::Response;
+use http::{Method, Response};
 
+use super::answer::{Told, content_length};
 use super::identity::Head;
-use super::{Exchange, Known, Logged, forwarded};
+use super::{Exchange, Known, Logged, forwarded, heads};
 use crate::body::Body;
 use crate::config::Trust;
 use crate::policy::key::CacheKey;
 use crate::policy::route::{Route, request_host};
 use crate::policy::subject::{self, Subject};
-use crate::semantics::cache_status::Outcome;
+use crate::semantics::cache_status::{Outcome, ttl_seconds};
 use crate::semantics::fields::Sight;
 use crate::semantics::reuse::{self, Reuse};
 use crate::store::{Entry, Lookup, Tier};
@@ -60,11 +61,16 @@ impl Exchange {
             }
         };
         let fresh = fresh(self.look(head, &key), head, route).ok()?;
-        Some(self.answer_now(head, route, &key, &fresh))
+        Some(self.answer_now(head, seen, route, &key, &fresh))
     }
 
     /// What memory alone can say to a read.
-    pub(super) fn ask_memory(&self, head: &Head<'_>, route: &Arc<Route>) -> Result<Response<Body>, Known> {
+    pub(super) fn ask_memory(
+        &self,
+        head: &Head<'_>,
+        seen: Sight,
+        route: &Arc<Route>,
+    ) -> Result<Response<Body>, Known> {
         let keyed = match self.admissible(head, route) {
             Ok(admitted) => self.keyed(head, route, admitted, None),
             Err(why) => return Err(Known::Unwanted(why)),
@@ -74,7 +80,7 @@ impl Exchange {
                 if !self.policy.routes.asks_fields() && !self.believes(head) {
                     self.remember(head, route, &keyed);
                 }
-                Ok(self.answer_now(head, route, &keyed.key, &fresh))
+                Ok(self.answer_now(head, seen, route, &keyed.key, &fresh))
             }
             Err(found) => Err(Known::Identity(Box::new(keyed.into_identity()), found)),
         }
@@ -99,12 +105,37 @@ impl Exchange {
         *trust != Trust::Nobody && forwarded::trusted(trust, head.peer.addr.ip())
     }
 
-    fn answer_now(&self, head: &Head<'_>, route: &Route, key: &CacheKey, fresh: &Fresh) -> Response<Body> {
-        let parts = head.parts;
-        let detail = fresh.tier.as_str();
-        let mut answer =
-            self.hit(&parts.method, &parts.headers, &fresh.entry, fresh.age, Outcome::Hit, detail);
-        answer.status.key = self.config.show_key.then(|| key.hex());
+    fn answer_now(
+        &self,
+        head: &Head<'_>,
+        seen: Sight,
+        route: &Route,
+        key: &CacheKey,
+        fresh: &Fresh,
+    ) -> Response<Body> {
+        let (parts, Fresh { entry, tier, age }) = (head.parts, fresh);
+        let make = || {
+            let mut answer =
+                self.hit(&parts.method, &parts.headers, entry, *age, Outcome::Hit, tier.as_str());
+            answer.status.key = self.config.show_key.then(|| key.hex());
+            answer.into_response(&self.config)
+        };
+        // Nothing in the request asks for another form of it, or for less.
+        let usual = seen != Sight::Other && parts.method == Method::GET && entry.response.coded().is_none();
+        let response = match usual {
+            true => {
+                heads::whole(entry, age.as_secs(), ttl_seconds(entry.response.lifetimes().fresh, *age), make)
+            }
+            false => make(),
+        };
+        let told = Told {
+            outcome: Outcome::Hit,
+            status: response.status().as_u16(),
+            reason: Some(tier.as_str()),
+            age: Some(*age),
+            upstream: None,
+            bytes: content_length(response.body()),
+        };
         // A request that goes no further needs a name only for its line.
         let id = self.access.enabled().then(|| forwarded::request_id(&parts.headers).0);
         let logged = Logged {
@@ -114,7 +145,8 @@ impl Exchange {
             path: parts.uri.path(),
             id: id.unwrap_or_default().into(),
         };
-        self.finish(answer, Some(route), &logged)
+        self.note(&told, Some(route), &logged);
+        response
     }
 }
 

@@ -20,6 +20,7 @@ mod fetch;
 mod fill;
 pub mod forwarded;
 mod head;
+mod heads;
 mod identity;
 mod memo;
 mod mutate;
@@ -59,7 +60,7 @@ use crate::telemetry::{AccessLog, AccessRecord};
 use crate::time::Clock;
 use crate::upstream::Upstream;
 use crate::upstream::jwks::Refresher;
-use answer::Answer;
+use answer::{Answer, Told};
 use coalesce::Board;
 use identity::{Head, Identity};
 
@@ -230,28 +231,32 @@ impl Exchange {
     }
 
     fn finish(&self, answer: Answer, route: Option<&Route>, request: &Logged<'_>) -> Response<Body> {
+        self.note(&answer.told(), route, request);
+        answer.into_response(&self.config)
+    }
+
+    /// Counts and logs an answer.
+    fn note(&self, told: &Told, route: Option<&Route>, request: &Logged<'_>) {
         let elapsed = self.clock.elapsed().saturating_sub(request.started);
-        let (status, bytes) = (answer.response.status().as_u16(), answer.content_length());
         let index = route.filter(|r| !std::ptr::eq(*r, &*self.policy.rfc_route)).map(|r| r.index);
-        self.metrics.request(index, answer.outcome, status, elapsed, bytes.unwrap_or(0));
+        self.metrics.request(index, told.outcome, told.status, elapsed, told.bytes.unwrap_or(0));
         if self.access.enabled() {
             self.access.write(&AccessRecord {
                 at: self.clock.now(),
                 peer: request.peer.addr.ip(),
                 method: request.method.as_str(),
                 path: request.path,
-                status,
+                status: told.status,
                 route: route.map_or("-", |r| &r.name),
-                outcome: answer.outcome,
-                reason: answer.status.detail,
-                age: answer.age,
+                outcome: told.outcome,
+                reason: told.reason,
+                age: told.age,
                 elapsed,
-                upstream: answer.upstream,
-                bytes,
+                upstream: told.upstream,
+                bytes: told.bytes,
                 request_id: &request.id,
             });
         }
-        answer.into_response(&self.config)
     }
 
     async fn answer_later(self: Arc<Self>, mut inbound: Inbound, way: Way, known: Known) -> Response<Body> {
@@ -335,7 +340,7 @@ impl Handler for Arc<Exchange> {
             && !overridden
         {
             let head = Head { parts: &parts, peer, host: &host, arrived, now };
-            known = match self.ask_memory(&head, route) {
+            known = match self.ask_memory(&head, seen, route) {
                 Ok(response) => return Answering::Now(response),
                 Err(known) => known,
             };
