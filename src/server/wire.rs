@@ -23,6 +23,9 @@ use crate::interim::Line;
 /// What an HTTP/2 client sends first (RFC 9113 §3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
+/// A head with so small a content is copied into one piece: that costs less than to have the system gather two.
+const GATHERED: usize = 4096;
+
 /// Longest reading-off of a client that is still sending, and the most that is read.
 const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 4 << 20;
@@ -245,8 +248,17 @@ impl AsyncWrite for Wire {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
         let offered = slices.iter().map(|slice| slice.len()).sum();
+        if slices.len() > 1 && offered <= GATHERED {
+            let mut gathered = [0; GATHERED];
+            let mut room = &mut gathered[..];
+            for slice in slices {
+                // There is room for all of them.
+                let _ = io::Write::write_all(&mut room, slice);
+            }
+            return self.poll_write(cx, &gathered[..offered]);
+        }
+        let this = self.get_mut();
         let write =
             |stream: &mut Socket, cx: &mut Context<'_>| Pin::new(stream).poll_write_vectored(cx, slices);
         let polled = this.interims.poll_write(&mut this.stream, cx, offered, write);
