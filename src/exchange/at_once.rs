@@ -5,22 +5,22 @@
 //!       └─► ask memory  admissible? ─► normal form ─► key ─────► memory ─► fresh? ─► deliver (and remember the target)
 //! ```
 //!
-//! Invariant: the shorter way answers nothing that the longer one would not answer alike; where it cannot tell, it has
-//! said nothing and the longer one begins anew.
+//! Invariant: the shorter way says nothing that the longer one would not say alike. Where it cannot tell, it has asked
+//! nobody anything, and the longer one begins anew; what it has asked, nobody asks again.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Method, Response};
+use http::{Method, Response, Version};
 
 use super::answer::{Told, content_length};
-use super::identity::Head;
-use super::{Exchange, Known, Logged, forwarded, heads};
+use super::identity::{Head, Identity};
+use super::{Exchange, Known, Logged, Way, forwarded, heads};
 use crate::body::Body;
 use crate::config::Trust;
 use crate::policy::key::CacheKey;
 use crate::policy::route::{Route, request_host};
-use crate::policy::subject::{self, Subject};
+use crate::policy::subject::{self, Subject, SubjectSpec};
 use crate::semantics::cache_status::{Outcome, ttl_seconds};
 use crate::semantics::fields::Sight;
 use crate::semantics::reuse::{self, Reuse};
@@ -34,22 +34,29 @@ struct Fresh {
 }
 
 impl Exchange {
-    /// A hit on a target that was hit before, by a request that carries nothing unusual.
-    pub(super) fn hit_again(&self, head: &Head<'_>, seen: Sight) -> Option<Response<Body>> {
-        if self.policy.routes.asks_fields() || self.believes(head) {
+    /// A request for a target that was hit before, if it carries nothing unusual: its answer, or its way and what is
+    /// known of it by now.
+    pub(super) fn hit_again(
+        &self,
+        head: &Head<'_>,
+        seen: Sight,
+    ) -> Option<Result<Response<Body>, (Way, Known)>> {
+        if self.policy.routes.asks_fields() || self.believes(head) || !self.store.enabled() {
             return None;
         }
         let view = self.store.coherence().view();
         let meaning = self.memo.find(head, &view)?;
         let meaning = meaning.as_ref()?;
         let route = &*meaning.route;
-        if self.searches.may_reduce(route) {
+        if self.searches.may_reduce(route) || takes_long(head, route) {
             return None;
         }
         let subject = match seen {
             Sight::Plain if subject::is_anonymous_in_plain_sight(route) => Subject::anonymous(),
-            _ => subject::identify(route, &head.parts.headers, &self.keys.load(), &view.secret, head.now)
-                .ok()?,
+            _ => match self.subject(head, route, &view.secret) {
+                Ok(subject) => subject,
+                Err(why) => return Some(Err((Way::Read(Arc::clone(&meaning.route)), Known::Unwanted(why)))),
+            },
         };
         drop(view);
         let key = match subject.anonymous {
@@ -60,8 +67,14 @@ impl Exchange {
                 self.key(&head, route, (&meaning.path, &meaning.query), &subject, None)
             }
         };
-        let fresh = fresh(self.look(head, &key), head, route).ok()?;
-        Some(self.answer_now(head, seen, route, &key, &fresh))
+        Some(match fresh(self.look(head, &key), head, route) {
+            Ok(fresh) => Ok(self.answer_now(head, seen, route, &key, &fresh)),
+            Err(found) => {
+                let (path, query) = (meaning.path.to_string(), meaning.query.to_string());
+                let identity = Identity { path, query, subject, key, reduced: None };
+                Err((Way::Read(Arc::clone(&meaning.route)), Known::Identity(Box::new(identity), found)))
+            }
+        })
     }
 
     /// What memory alone can say to a read.
@@ -148,6 +161,12 @@ impl Exchange {
         self.note(&told, Some(route), &logged);
         response
     }
+}
+
+/// Whether to tell who asks would keep others on its connection waiting: a signature is dear, and with HTTP/2 what is not
+/// done in a stream's own task is done in the connection's.
+pub(super) fn takes_long(head: &Head<'_>, route: &Route) -> bool {
+    head.parts.version == Version::HTTP_2 && matches!(route.subject, SubjectSpec::Jwt(_))
 }
 
 /// What is found, if it may be sent as it is; else what was found.

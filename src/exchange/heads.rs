@@ -16,8 +16,9 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use crate::body::Body;
 use crate::store::Entry;
 
-/// Heads that a thread keeps: a power of two.
+/// Heads that a thread keeps: a power of two; and the longest values of one, bytes together.
 const PLACES: usize = 1024;
+const LONGEST: usize = 4096;
 
 thread_local! {
     static HEADS: RefCell<Box<[Place]>> = RefCell::new((0..PLACES).map(|_| Place::default()).collect());
@@ -67,6 +68,9 @@ pub(super) fn whole(
 
 /// The same fields, with all their values in one new piece of memory.
 fn own(head: &HeaderMap) -> Option<HeaderMap> {
+    if head.values().map(HeaderValue::len).sum::<usize>() > LONGEST {
+        return None;
+    }
     let all: Vec<u8> = head.values().flat_map(|value| value.as_bytes()).copied().collect();
     let all = Bytes::from(all);
     let mut copy = HeaderMap::with_capacity(head.len());

@@ -92,15 +92,23 @@ impl Exchange {
         }
         let path = path::normalise(head.parts.uri.path()).map_err(UnsafePath::token)?;
         let view = self.store.coherence().view();
-        match subject::identify(route, headers, &self.keys.load(), &view.secret, head.now) {
-            Ok(subject) => Ok(Admitted { path, subject }),
-            Err(why) => {
-                if why == Bypass::UnknownKey {
-                    self.refresher.poke();
-                }
-                Err(why.token())
+        Ok(Admitted { path, subject: self.subject(head, route, &view.secret)? })
+    }
+
+    /// Whose request it is, or why the cache takes no part.
+    pub(super) fn subject(
+        &self,
+        head: &Head<'_>,
+        route: &Route,
+        secret: &[u8; 32],
+    ) -> Result<Subject, &'static str> {
+        let told = subject::identify(route, &head.parts.headers, &self.keys.load(), secret, head.now);
+        told.map_err(|why| {
+            if why == Bypass::UnknownKey {
+                self.refresher.poke();
             }
-        }
+            why.token()
+        })
     }
 
     /// The key of an admitted request, by its body too where there is one that counts.

@@ -45,6 +45,16 @@ pub(super) struct Meaning {
     pub(super) anonymous: CacheKey,
 }
 
+impl Meaning {
+    fn is_of(&self, head: &Head<'_>, view: &View, host: &[u8], target: &str) -> bool {
+        *self.target == *target
+            && *self.host == *host
+            && self.method == head.parts.method
+            && self.scheme == head.peer.scheme()
+            && self.secret_id == view.secret_id
+    }
+}
+
 /// The memory of them.
 pub(super) struct Memo {
     places: Box<[ArcSwapOption<Meaning>]>,
@@ -65,17 +75,9 @@ impl Default for Memo {
 impl Memo {
     /// What this request's target was found to mean under the view's secret.
     pub(super) fn find(&self, head: &Head<'_>, view: &View) -> Option<Guard<Option<Arc<Meaning>>>> {
-        let parts = head.parts;
-        let (host, target) = spelt(parts)?;
+        let (host, target) = spelt(head.parts)?;
         let place = self.places[self.place(host, target)].load();
-        let same = place.as_ref().is_some_and(|meaning| {
-            *meaning.target == *target
-                && *meaning.host == *host
-                && meaning.method == parts.method
-                && meaning.scheme == head.peer.scheme()
-                && meaning.secret_id == view.secret_id
-        });
-        same.then_some(place)
+        place.as_ref().is_some_and(|meaning| meaning.is_of(head, view, host, target)).then_some(place)
     }
 
     /// Remembers what it means.
@@ -93,8 +95,12 @@ impl Memo {
             return;
         };
         let place = &self.places[self.place(host, target)];
-        let taken = place.load().as_ref().is_some_and(|there| there.secret_id == view.secret_id);
-        if taken && self.newcomers.fetch_add(1, Ordering::Relaxed) % PUSHES != 0 {
+        let there = place.load();
+        let there = there.as_ref().filter(|there| there.secret_id == view.secret_id);
+        if there.is_some_and(|there| there.is_of(head, view, host, target)) {
+            return;
+        }
+        if there.is_some() && !self.newcomers.fetch_add(1, Ordering::Relaxed).is_multiple_of(PUSHES) {
             return;
         }
         place.store(Some(Arc::new(Meaning {
@@ -113,7 +119,7 @@ impl Memo {
     fn place(&self, host: &[u8], target: &str) -> usize {
         let host = xxh3_64_with_seed(host, self.seed);
         // Reduced below the number of places, which is a power of two.
-        xxh3_64_with_seed(target.as_bytes(), host) as usize & (PLACES - 1)
+        xxh3_64_with_seed(target.as_bytes(), host) as usize & (self.places.len() - 1)
     }
 }
 
@@ -124,4 +130,56 @@ fn spelt(parts: &request::Parts) -> Option<(&[u8], &str)> {
     }
     let host = parts.headers.get(header::HOST).map_or(&b""[..], |line| line.as_bytes());
     Some((host, parts.uri.path_and_query()?.as_str()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::coherence::{Coherence, Epoch};
+    use crate::policy::route::tests::route;
+    use crate::semantics::timestamp::Timestamp;
+    use crate::server::Peer;
+
+    fn parts(method: &str, target: &str, host: &str) -> request::Parts {
+        let request = http::Request::builder().method(method).uri(target).header("host", host);
+        request.body(()).unwrap().into_parts().0
+    }
+
+    fn head(parts: &request::Parts, tls: bool) -> Head<'_> {
+        let peer = Peer { addr: ([127, 0, 0, 1], 1).into(), tls };
+        Head { parts, peer, host: "", arrived: Duration::ZERO, now: Timestamp(0) }
+    }
+
+    #[test]
+    fn a_target_is_known_by_all_that_it_was_told_by() {
+        let view = |secret| Coherence::new(Epoch(1), [secret; 32], 0, 16);
+        let (ours, others) = (view(7), view(8));
+        let known = parts("GET", "/a?b", "h");
+        // Every place is looked at, so that nothing is told apart by its place alone.
+        let memo = Memo { places: [ArcSwapOption::empty()].into(), ..Memo::default() };
+        let (route, key) = (Arc::new(route("GET", "/a")), CacheKey([9; 32]));
+        memo.learn(&head(&known, false), &ours.view(), &route, ("/a", "b"), key);
+        let finds = |parts: &request::Parts, tls, coherence: &Coherence| {
+            let found = memo.find(&head(parts, tls), &coherence.view());
+            found.and_then(|found| found.as_ref().map(|meaning| meaning.anonymous))
+        };
+        assert_eq!(finds(&known, false, &ours), Some(key));
+        assert_eq!(finds(&known, true, &ours), None, "another scheme");
+        assert_eq!(finds(&known, false, &others), None, "another secret");
+        for other in [
+            parts("HEAD", "/a?b", "h"),
+            parts("GET", "/a?b", "H"),
+            parts("GET", "/a?b", "hh"),
+            parts("GET", "/a?b=", "h"),
+            parts("GET", "/a", "h"),
+            parts("GET", "http://h/a?b", "h"),
+        ] {
+            assert_eq!(finds(&other, false, &ours), None, "{other:?}");
+        }
+        let long = parts("GET", &format!("/{}", "x".repeat(LONGEST)), "h");
+        memo.learn(&head(&long, false), &others.view(), &route, ("/", ""), key);
+        assert_eq!(finds(&long, false, &others), None, "too long");
+    }
 }

@@ -174,6 +174,10 @@ impl Exchange {
         tasks.is_ok() && cut == 0
     }
 
+    fn host<'a>(&self, parts: &'a request::Parts, peer: Peer) -> Cow<'a, str> {
+        request_host(parts, forwarded::scheme(&parts.headers, peer, &self.config.trust_forwarded))
+    }
+
     /// The way of a request, by its head.
     fn choose(&self, parts: &request::Parts, host: &str, overridden: bool) -> Way {
         // Who asks for another protocol may not get it: an unsafe method is then carried out like any other.
@@ -324,22 +328,29 @@ impl Handler for Arc<Exchange> {
         let now = self.clock.now();
         if reads && seen != Sight::Other {
             let head = Head { parts: &parts, peer, host: "", arrived, now };
-            if let Some(response) = self.hit_again(&head, seen) {
-                return Answering::Now(response);
+            match self.hit_again(&head, seen) {
+                Some(Ok(response)) => return Answering::Now(response),
+                Some(Err((way, known))) => {
+                    let host = self.host(&parts, peer).into_owned();
+                    let inbound =
+                        Inbound { parts, body: Body::Empty, peer, host, arrived, interim: interim.clone() };
+                    return Answering::Later(Box::pin(Arc::clone(self).answer_later(inbound, way, known)));
+                }
+                None => {}
             }
         }
         // Nobody on the way may look at what does not go all the way.
         strip_nominated(&mut parts.headers);
-        let host =
-            request_host(&parts, forwarded::scheme(&parts.headers, peer, &self.config.trust_forwarded));
+        let host = self.host(&parts, peer);
         let overridden = seen == Sight::Other && parts.headers.keys().any(is_override);
         let way = self.choose(&parts, &host, overridden);
         let mut known = Known::Nothing;
         if let Way::Read(route) = &way
             && reads
             && !overridden
+            && let head = (Head { parts: &parts, peer, host: &host, arrived, now })
+            && !at_once::takes_long(&head, route)
         {
-            let head = Head { parts: &parts, peer, host: &host, arrived, now };
             known = match self.ask_memory(&head, seen, route) {
                 Ok(response) => return Answering::Now(response),
                 Err(known) => known,

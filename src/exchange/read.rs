@@ -5,7 +5,8 @@
 //! anybody (what has an `ETag` may be asked about), and a flight only those who had arrived before it took off.
 //!
 //! Invariants:
-//! - Between a liveness test and the answer built on it lies no await.
+//! - Between a liveness test and the answer built on it lies no await; where HTTP/2 gives a request a task of its own, that
+//!   task's first turn. It had arrived before it was judged.
 //! - Every wait is followed by a new test: what was live before a wait may be purged after it.
 //! - What a soft purge has made stale answers only where the route's stale windows allow it.
 //! - A follower waits at most twice, and no longer than the configured time in all; then it goes itself.

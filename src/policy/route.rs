@@ -384,4 +384,4 @@ fn host_field(headers: &HeaderMap) -> Cow<'_, str> {
 }
 
 #[cfg(test)]
-pub(super) mod tests;
+pub(crate) mod tests;

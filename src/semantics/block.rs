@@ -335,7 +335,8 @@ fn number(name: &HeaderName) -> u8 {
 macro_rules! known {
     ([$($standard:ident)*] [$($other:literal)*]) => {
         /// The names that have a number: their place here, from 1. What is stored is written by it, so names are only
-        /// ever added, at the end.
+        /// ever added, at the end, and with a new version of the codec: an older reader does not know the number, and a
+        /// newer one takes the name's text for another spelling.
         static KNOWN: [HeaderName; known!(@ $($standard)*) + known!(@ $($other)*)] =
             [$(header::$standard,)* $(HeaderName::from_static($other),)*];
     };

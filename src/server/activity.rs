@@ -117,12 +117,15 @@ impl Activity {
     /// The connection ends in the middle of an answer that nothing else delimits.
     pub(super) fn must_reset(&self) -> bool {
         self.close_delimited.load(Ordering::Acquire)
-            && (self.broken_off.load(Ordering::Acquire) || self.exchanges.load(Ordering::Acquire) > 0)
+            && (self.broken_off.load(Ordering::Acquire)
+                || self.exchanges.load(Ordering::Acquire) > 0
+                || self.blocked.load(Ordering::Acquire) > 0)
     }
 
     /// Nothing is under way, nothing broke off, and what is spoken is HTTP.
     pub(super) fn is_at_rest(&self) -> bool {
         self.exchanges.load(Ordering::Acquire) == 0
+            && self.blocked.load(Ordering::Acquire) == 0
             && !self.broken_off.load(Ordering::Acquire)
             && !self.is_tunnel()
     }
@@ -281,6 +284,10 @@ mod tests {
         assert!(activity.must_reset(), "it is still under way");
         drop(exchange);
         assert!(!activity.must_reset(), "it ended whole");
+        activity.writing(false);
+        assert!(activity.must_reset() && !activity.is_at_rest(), "its last bytes have not left");
+        activity.writing(true);
+        assert!(!activity.must_reset() && activity.is_at_rest());
         activity.broken_off.store(true, Ordering::Release);
         assert!(activity.must_reset());
     }

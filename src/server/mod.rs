@@ -83,7 +83,6 @@ pub trait Handler: Send + Sync + 'static {
 pub type Later = Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
 
 /// A handler's answer. What needs nobody else is there at once, and costs no future.
-#[expect(clippy::large_enum_variant, reason = "passed on at once, and boxing a response is what this saves")]
 pub enum Answering {
     /// Here it is.
     Now(Response<Body>),

@@ -6,6 +6,7 @@
 //! of an answer that only the end of the connection delimits (HTTP/1.0) would take a plain close in the middle for
 //! the end: it gets a reset. Under TLS a connection that ends at rest says so (`close_notify`), and no other does.
 
+use std::cell::RefCell;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -206,6 +207,22 @@ impl Drop for Wire {
     }
 }
 
+impl Wire {
+    /// Reads from the socket.
+    fn poll_read_on(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
+        if buffer.filled().len() > before {
+            self.activity.bytes();
+            if self.activity.is_tunnel() {
+                self.framing.ends();
+            }
+            self.framing.look(&mut buffer.filled_mut()[before..]);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
 impl AsyncRead for Wire {
     fn poll_read(
         self: Pin<&mut Self>,
@@ -219,18 +236,13 @@ impl AsyncRead for Wire {
             this.framing.look(given);
             buffer.put_slice(given);
             this.given += n;
-            return Poll::Ready(Ok(()));
+            // What follows them is in the socket already, mostly. Given alone, they would make hyper's buffer grow.
+            return match this.poll_read_on(cx, buffer) {
+                Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+                Poll::Ready(Ok(())) | Poll::Pending => Poll::Ready(Ok(())),
+            };
         }
-        let before = buffer.filled().len();
-        ready!(Pin::new(&mut this.stream).poll_read(cx, buffer))?;
-        if buffer.filled().len() > before {
-            this.activity.bytes();
-            if this.activity.is_tunnel() {
-                this.framing.ends();
-            }
-            this.framing.look(&mut buffer.filled_mut()[before..]);
-        }
-        Poll::Ready(Ok(()))
+        this.poll_read_on(cx, buffer)
     }
 }
 
@@ -250,13 +262,14 @@ impl AsyncWrite for Wire {
     ) -> Poll<io::Result<usize>> {
         let offered = slices.iter().map(|slice| slice.len()).sum();
         if slices.len() > 1 && offered <= GATHERED {
-            let mut gathered = [0; GATHERED];
-            let mut room = &mut gathered[..];
-            for slice in slices {
-                // There is room for all of them.
-                let _ = io::Write::write_all(&mut room, slice);
+            thread_local! {
+                static PIECE: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
             }
-            return self.poll_write(cx, &gathered[..offered]);
+            return PIECE.with_borrow_mut(|piece| {
+                piece.clear();
+                slices.iter().for_each(|slice| piece.extend_from_slice(slice));
+                self.poll_write(cx, piece)
+            });
         }
         let this = self.get_mut();
         let write =

@@ -5,7 +5,7 @@
 //! - A thread that leaves lines wakes the writer once for many of them: a wake-up costs more than a line.
 //! - Lines stay whole, and one thread's lines in their order.
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, channel};
@@ -19,6 +19,9 @@ const MOST_BYTES: usize = 8 << 20;
 
 /// Threads keep to one pile each, so that they seldom meet at one.
 const PILES: usize = 8;
+
+/// Room that a pile keeps when it was taken away.
+const KEPT: usize = 256 << 10;
 
 /// How long lines are collected once there is one.
 const COLLECTING: Duration = Duration::from_millis(20);
@@ -111,15 +114,39 @@ impl Spool {
                     std::mem::swap(&mut pile.text, &mut taken);
                     pile.lines = 0;
                 }
-                // A log that cannot be written has nobody to tell.
-                let _ = writer.write_all(&taken);
+                self.write(writer, &taken);
                 taken.clear();
+                taken.shrink_to(KEPT);
             }
             let _ = writer.flush();
             if end {
                 return;
             }
         }
+    }
+
+    /// Writes whole lines, however long that takes. What cannot be written counts as dropped.
+    fn write(&self, writer: &mut impl Write, mut lines: &[u8]) {
+        while !lines.is_empty() {
+            match writer.write(lines) {
+                Ok(n) if n > 0 => lines = &lines[n.min(lines.len())..],
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                // A pipe that somebody has set not to wait.
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    let mut orders = self.asleep.lock();
+                    if orders.end {
+                        return self.lose(lines);
+                    }
+                    self.orders.wait_for(&mut orders, COLLECTING);
+                }
+                Ok(_) | Err(_) => return self.lose(lines),
+            }
+        }
+    }
+
+    fn lose(&self, lines: &[u8]) {
+        let lost = lines.iter().filter(|b| **b == b'\n').count();
+        self.dropped.fetch_add(lost as u64, Ordering::Relaxed);
     }
 
     /// Until there are lines, and then a little for more of them; at once at the end (`true`).

@@ -132,9 +132,10 @@ impl Driver {
 
     /// Gives the connection a task of its own, which still ends with this handle.
     pub(super) fn detach(&mut self) {
-        if let Engine::Here(connection) = std::mem::replace(&mut self.engine, Engine::Gone) {
-            self.engine = Engine::Task(tokio::spawn(connection).abort_handle());
-        }
+        self.engine = match std::mem::replace(&mut self.engine, Engine::Gone) {
+            Engine::Here(connection) => Engine::Task(tokio::spawn(connection).abort_handle()),
+            detached => detached,
+        };
     }
 
     /// Lets the connection run to its end in a task of its own: others hold what is left of it.
@@ -346,6 +347,7 @@ mod tests {
             let _ = ready!(Pin::new(&mut gone).poll(cx));
             Poll::Pending
         });
+        driver.detach();
         driver.detach();
         assert!(!driver.is_over());
         drop(driver);

@@ -251,8 +251,9 @@ impl Upstream {
             response.extensions_mut().insert(lease.into_upgraded());
             return Ok(response);
         }
-        if upload.is_some_and(|upload| !upload.done()) {
-            // An answer that came before the request was whole: the rest goes up whether or not the client reads.
+        if upload.is_some_and(|upload| !upload.done() || upload.may_wait()) {
+            // An answer that came before the request was whole, or had left: the rest goes up whether or not the client
+            // reads, and after the exchange too.
             lease.detach();
         }
         self.answer(&method, response, lease, upload.cloned()).await.map_err(Failure::Final)

@@ -16,6 +16,9 @@ use tokio::time::{Duration, Instant};
 
 use crate::body::{Body, BodyError};
 
+/// Bytes that the socket of an idle connection has room for.
+const AT_ONCE: u64 = 16 << 10;
+
 /// What the sending side and the waiting side know of one request body.
 #[derive(Debug)]
 pub(super) struct Upload {
@@ -28,6 +31,8 @@ pub(super) struct Upload {
     awaiting_client: AtomicBool,
     /// Milliseconds from `start` to the last frame.
     moved: AtomicU64,
+    /// Bytes handed over.
+    sent: AtomicU64,
     start: Instant,
 }
 
@@ -40,6 +45,7 @@ impl Upload {
             done: AtomicBool::new(false),
             awaiting_client: AtomicBool::new(false),
             moved: AtomicU64::new(0),
+            sent: AtomicU64::new(0),
             start: Instant::now(),
         })
     }
@@ -59,6 +65,11 @@ impl Upload {
     /// The whole body was handed over.
     pub(super) fn done(&self) -> bool {
         self.done.load(Ordering::Acquire)
+    }
+
+    /// More was handed over than a socket takes at once: some of it may not have left yet.
+    pub(super) fn may_wait(&self) -> bool {
+        self.sent.load(Ordering::Acquire) > AT_ONCE
     }
 
     pub(super) fn awaiting_client(&self) -> bool {
@@ -107,6 +118,8 @@ impl Outgoing {
         let Some(upload) = &self.upload else { return };
         upload.awaiting_client.store(false, Ordering::Release);
         upload.touch();
+        let length = frame.data_ref().map_or(0, |data| data.len() as u64);
+        upload.sent.fetch_add(length, Ordering::AcqRel);
         if let (Some(left), Some(data)) = (&mut self.left, frame.data_ref()) {
             *left = left.saturating_sub(data.len() as u64);
         }

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use super::*;
 
 /// A route as plain as can be.
-pub(in crate::policy) fn route(methods: &str, path: &str) -> Route {
+pub(crate) fn route(methods: &str, path: &str) -> Route {
     Route {
         index: usize::MAX,
         name: format!("{methods} {path}").into(),

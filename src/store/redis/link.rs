@@ -182,7 +182,13 @@ impl Link {
         match &outcome {
             // What was refused says nothing about the server.
             Ok(_) => self.judge(None, None),
-            Err(failure) => (0..pipeline.len()).for_each(|_| self.judge(None, Some(failure))),
+            Err(failure) => {
+                // The connection is to blame once; each look-up went without an answer.
+                self.judge(None, Some(failure));
+                if !failure.spares_the_connection() {
+                    (1..pipeline.len()).for_each(|_| self.failed_for(None, failure));
+                }
+            }
         }
         outcome
     }
