@@ -8,7 +8,7 @@
 //!
 //! Invariants: lines keep their order and their number, as `HeaderMap` iterates over them. Known names are written by
 //! number and by nothing else, so that two names are equal if and only if they are written equally. A block that passed
-//! [`check`] has only names and values that fields may have, whoever wrote it.
+//! `check` has only names and values that fields may have, whoever wrote it.
 //!
 //! It lacks a way to change a block: who changes fields makes a map of it, and a block of that.
 

@@ -2,7 +2,7 @@
 //!
 //! Requests of one server are gathered ([`super::gather`]) and sent as pipelines on a pooled connection, with one
 //! check-out, one timer and one message to the connection's task for all of them. A pipeline is answered as a whole, so
-//! it is not longer than [`TOGETHER`]: a large value delays few others. In a cluster each read goes by itself, so that a
+//! it is not longer than `TOGETHER`: a large value delays few others. In a cluster each read goes by itself, so that a
 //! node that does not answer delays nobody who asks another.
 //!
 //! A read that finds no other under way has nobody to share with and goes at once, in the request's own task: standing back
