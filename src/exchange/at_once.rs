@@ -41,7 +41,7 @@ impl Exchange {
         head: &Head<'_>,
         seen: Sight,
     ) -> Option<Result<Response<Body>, (Way, Known)>> {
-        if self.policy.routes.asks_fields() || self.believes(head) || !self.store.enabled() {
+        if !self.store.enabled() || !self.is_told_by_target(head) {
             return None;
         }
         let view = self.store.coherence().view();
@@ -90,7 +90,7 @@ impl Exchange {
         };
         match fresh(self.look(head, &keyed.key), head, route) {
             Ok(fresh) => {
-                if !self.policy.routes.asks_fields() && !self.believes(head) {
+                if self.is_told_by_target(head) {
                     self.remember(head, route, &keyed);
                 }
                 Ok(self.answer_now(head, seen, route, &keyed.key, &fresh))
@@ -112,10 +112,12 @@ impl Exchange {
         self.store.lookup_memory(key, &head.parts.headers, head.arrived, head.now)
     }
 
-    /// Whether this peer's word about the outside counts: it is part of keys then.
-    fn believes(&self, head: &Head<'_>) -> bool {
+    /// Whether nothing but target and host has a say in what is meant: no route's conditions on fields, and no trusted
+    /// peer's word about the outside, which is part of keys.
+    fn is_told_by_target(&self, head: &Head<'_>) -> bool {
         let trust = &self.config.trust_forwarded;
-        *trust != Trust::Nobody && forwarded::trusted(trust, head.peer.addr.ip())
+        let believed = *trust != Trust::Nobody && forwarded::trusted(trust, head.peer.addr.ip());
+        !believed && !self.policy.routes.asks_fields()
     }
 
     fn answer_now(
