@@ -58,15 +58,15 @@ impl Exchange {
                 Err(why) => return Some(Err((Way::Read(Arc::clone(&meaning.route)), Known::Unwanted(why)))),
             },
         };
-        drop(view);
         let key = match subject.anonymous {
             true => meaning.anonymous,
             false => {
                 let host = request_host(head.parts, head.peer.scheme());
                 let head = Head { host: &host, ..*head };
-                self.key(&head, route, (&meaning.path, &meaning.query), &subject, None)
+                self.key(&view.secret, &head, route, (&meaning.path, &meaning.query), &subject, None)
             }
         };
+        drop(view);
         Some(match fresh(self.look(head, &key), head, route) {
             Ok(fresh) => Ok(self.answer_now(head, seen, route, &key, &fresh)),
             Err(found) => {
@@ -101,11 +101,10 @@ impl Exchange {
 
     fn remember(&self, head: &Head<'_>, route: &Arc<Route>, keyed: &super::identity::Keyed<'_>) {
         let Some(normal) = keyed.normal() else { return };
-        let anonymous = match keyed.is_anonymous() {
-            true => keyed.key,
-            false => self.key(head, route, normal, &Subject::anonymous(), None),
-        };
-        self.memo.learn(head, &self.store.coherence().view(), route, normal, anonymous);
+        // Found by this secret, so made with it: that of a moment ago may have been another.
+        let view = self.store.coherence().view();
+        let anonymous = || self.key(&view.secret, head, route, normal, &Subject::anonymous(), None);
+        self.memo.learn(head, &view, route, normal, anonymous);
     }
 
     fn look(&self, head: &Head<'_>, key: &CacheKey) -> Option<Lookup> {

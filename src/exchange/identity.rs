@@ -66,10 +66,6 @@ impl Keyed<'_> {
         self.reduced.is_none().then_some((&*self.path, &*self.query))
     }
 
-    pub(super) fn is_anonymous(&self) -> bool {
-        self.subject.anonymous
-    }
-
     pub(super) fn into_identity(self) -> Identity {
         let Keyed { key, path, query, subject, reduced } = self;
         Identity { path: path.into_owned(), query: query.into_owned(), subject, key, reduced }
@@ -121,7 +117,8 @@ impl Exchange {
     ) -> Keyed<'a> {
         let Admitted { path, subject } = admitted;
         let query = route.query.normalise(head.parts.uri.query());
-        let exact = self.key(head, route, (&path, &query), &subject, body);
+        let view = self.store.coherence().view();
+        let exact = self.key(&view.secret, head, route, (&path, &query), &subject, body);
         let reduced = match body {
             None => self.reduced(head, route, &path, &query, &subject, exact),
             Some(_) => None,
@@ -130,9 +127,10 @@ impl Exchange {
         Keyed { key, path, query, subject, reduced }
     }
 
-    /// The key of a path and a query in their normal forms.
+    /// The key of a path and a query in their normal forms, under this secret.
     pub(super) fn key(
         &self,
+        secret: &[u8; 32],
         head: &Head<'_>,
         route: &Route,
         (path, query): (&str, &str),
@@ -151,6 +149,6 @@ impl Exchange {
             subject,
             body: body.map(|b| (head.parts.method.as_str(), content_type, &b[..])),
         };
-        CacheKey::compute(&self.store.coherence().view().secret, &parts)
+        CacheKey::compute(secret, &parts)
     }
 }

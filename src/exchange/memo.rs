@@ -87,7 +87,7 @@ impl Memo {
         view: &View,
         route: &Arc<Route>,
         (path, query): (&str, &str),
-        anonymous: CacheKey,
+        anonymous: impl FnOnce() -> CacheKey,
     ) {
         let parts = head.parts;
         let Some((host, target)) = spelt(parts).filter(|(host, target)| host.len() + target.len() <= LONGEST)
@@ -112,7 +112,7 @@ impl Memo {
             route: Arc::clone(route),
             path: path.into(),
             query: query.into(),
-            anonymous,
+            anonymous: anonymous(),
         })));
     }
 
@@ -160,7 +160,7 @@ mod tests {
         // Every place is looked at, so that nothing is told apart by its place alone.
         let memo = Memo { places: [ArcSwapOption::empty()].into(), ..Memo::default() };
         let (route, key) = (Arc::new(route("GET", "/a")), CacheKey([9; 32]));
-        memo.learn(&head(&known, false), &ours.view(), &route, ("/a", "b"), key);
+        memo.learn(&head(&known, false), &ours.view(), &route, ("/a", "b"), || key);
         let finds = |parts: &request::Parts, tls, coherence: &Coherence| {
             let found = memo.find(&head(parts, tls), &coherence.view());
             found.and_then(|found| found.as_ref().map(|meaning| meaning.anonymous))
@@ -179,7 +179,7 @@ mod tests {
             assert_eq!(finds(&other, false, &ours), None, "{other:?}");
         }
         let long = parts("GET", &format!("/{}", "x".repeat(LONGEST)), "h");
-        memo.learn(&head(&long, false), &others.view(), &route, ("/", ""), key);
+        memo.learn(&head(&long, false), &others.view(), &route, ("/", ""), || key);
         assert_eq!(finds(&long, false, &others), None, "too long");
     }
 }
