@@ -66,9 +66,12 @@ async fn every_answer_is_to_its_own_request(weir: &Weir, mut draw: Draw, protos:
         let cookie = draw.of(&["-", "-", "-", "s=1"]);
         let lang = draw.of(&["-", "-", "fr"]);
         let proto = draw.of(protos);
+        let connection = draw.of(&["-", "keep-alive", "Keep-Alive", "authorization", "x-lang"]);
         let target = if query.is_empty() { path.to_owned() } else { format!("{path}?{query}") };
         let mut ask = weir.request(method, &target).header("host", host);
-        for (name, value) in [("authorization", auth), ("cookie", cookie), ("x-lang", lang)] {
+        for (name, value) in
+            [("authorization", auth), ("cookie", cookie), ("x-lang", lang), ("connection", connection)]
+        {
             if value != "-" {
                 ask = ask.header(name, value);
             }
@@ -83,6 +86,8 @@ async fn every_answer_is_to_its_own_request(weir: &Weir, mut draw: Draw, protos:
             continue;
         }
         let host = host.to_lowercase().replace(":80", "");
+        // A field that `Connection` names goes no further, unless it says who asks.
+        let lang = if connection == "x-lang" { "-" } else { lang };
         let (auth, cookie) = if path.starts_with("/p/") { ("any", "any") } else { (auth, cookie) };
         let proto = if proto == "https" { "https" } else { "http" };
         let path = path.replace("%31", "1");

@@ -59,18 +59,42 @@ pub enum Sight {
     Other,
 }
 
-/// Looks at all names at once: most requests carry nothing that needs a closer look.
+/// Looks at all of them at once: most requests carry nothing that needs a closer look.
 pub fn sight(headers: &HeaderMap) -> Sight {
-    headers.keys().map(sight_of).max().unwrap_or(Sight::Plain)
+    let each = headers.iter().map(|(name, value)| match sight_of(name) {
+        // What older clients and most proxies say of every connection; it names no field.
+        Sight::Other if *name == CONNECTION && value.as_bytes().eq_ignore_ascii_case(b"keep-alive") => {
+            Sight::Plain
+        }
+        seen => seen,
+    });
+    each.max().unwrap_or(Sight::Plain)
 }
 
 /// What is not listed counts as anything.
 fn sight_of(name: &HeaderName) -> Sight {
     match name.as_str() {
-        "host" | "user-agent" | "accept" | "accept-encoding" | "accept-language" | "referer" | "origin"
-        | "dnt" | "priority" | "sec-ch-ua" | "sec-ch-ua-mobile" | "sec-ch-ua-platform" | "sec-fetch-dest"
-        | "sec-fetch-mode" | "sec-fetch-site" | "sec-fetch-user" | "sec-gpc" | "traceparent"
-        | "tracestate" | "x-request-id" => Sight::Plain,
+        "host"
+        | "user-agent"
+        | "accept"
+        | "accept-encoding"
+        | "accept-language"
+        | "referer"
+        | "origin"
+        | "dnt"
+        | "priority"
+        | "sec-ch-ua"
+        | "sec-ch-ua-mobile"
+        | "sec-ch-ua-platform"
+        | "sec-fetch-dest"
+        | "sec-fetch-mode"
+        | "sec-fetch-site"
+        | "sec-fetch-user"
+        | "sec-gpc"
+        | "traceparent"
+        | "tracestate"
+        | "upgrade-insecure-requests"
+        | "x-request-id" => Sight::Plain,
         "authorization" | "cookie" => Sight::Personal,
         _ => Sight::Other,
     }

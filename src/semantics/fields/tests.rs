@@ -209,3 +209,40 @@ proptest! {
         prop_assert!(!map.contains_key(CONNECTION));
     }
 }
+
+#[test]
+fn plain_is_what_says_nothing_of_caller_connection_or_conditions() {
+    let seen = |lines: &[(&'static str, &'static str)]| {
+        let mut headers = HeaderMap::new();
+        for &(name, value) in lines {
+            headers.append(name, HeaderValue::from_static(value));
+        }
+        sight(&headers)
+    };
+    assert_eq!(seen(&[]), Sight::Plain);
+    assert_eq!(seen(&[("host", "a"), ("accept", "*/*"), ("connection", "Keep-Alive")]), Sight::Plain);
+    for personal in ["authorization", "cookie"] {
+        assert_eq!(seen(&[("host", "a"), (personal, "x")]), Sight::Personal, "{personal}");
+    }
+    for (name, value) in [
+        ("connection", "close, host"),
+        ("connection", "keep-alive, accept"),
+        ("connection", "upgrade"),
+        ("range", "bytes=0-1"),
+        ("if-none-match", "*"),
+        ("if-match", "*"),
+        ("cache-control", "no-cache"),
+        ("pragma", "no-cache"),
+        ("proxy-authorization", "x"),
+        ("x-api-key", "x"),
+        ("x_authorization", "x"),
+        ("x-http-method-override", "PUT"),
+        ("x-forwarded-host", "b"),
+        ("expect", "100-continue"),
+        ("upgrade", "websocket"),
+    ] {
+        assert_eq!(seen(&[("cookie", "x"), (name, value)]), Sight::Other, "{name}: {value}");
+        assert!(!is_in_plain_sight(&name.parse().unwrap()), "{name}");
+    }
+    assert_eq!(seen(&[("connection", "keep-alive"), ("connection", "host")]), Sight::Other);
+}
