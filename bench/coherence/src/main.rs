@@ -24,13 +24,12 @@ mod world;
 
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use arguments::Arguments;
-use bench_rig::{histogram, random};
+use bench_rig::{histogram, random, stage};
 use clap::Parser as _;
 use rig::{Outcome, during};
-use tokio::signal::unix::{SignalKind, signal};
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -48,23 +47,9 @@ fn main() -> ExitCode {
 }
 
 fn start(arguments: &Arguments) -> Outcome<ExitCode> {
-    let mut dir =
-        tempfile::Builder::new().prefix("coherence-").tempdir().map_err(during("a temporary directory"))?;
-    dir.disable_cleanup(arguments.keep);
-    if arguments.keep {
-        eprintln!("configurations and logs: {}", dir.path().display());
-    }
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(during("starting"))?;
-    let code = runtime.block_on(async {
-        tokio::select! {
-            code = run(arguments, dir.path()) => code,
-            code = interrupted() => code,
-        }
-    });
-    // Whatever tasks still hold (processes above all) is dropped, and so ended, before the directory goes.
-    runtime.shutdown_timeout(Duration::from_secs(5));
-    code
+    let dir = tempfile::Builder::new().prefix("coherence-").tempdir();
+    let dir = dir.map_err(during("a temporary directory"))?;
+    stage::run("coherence", dir, arguments.keep, async |dir| run(arguments, dir).await)
 }
 
 async fn run(arguments: &Arguments, dir: &Path) -> Outcome<ExitCode> {
@@ -79,17 +64,6 @@ async fn run(arguments: &Arguments, dir: &Path) -> Outcome<ExitCode> {
         println!("NOT KEPT: {promise}");
     }
     Ok(if broken.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(1) })
-}
-
-/// SIGINT or SIGTERM.
-async fn interrupted() -> Outcome<ExitCode> {
-    let mut terminate = signal(SignalKind::terminate()).map_err(during("signals"))?;
-    tokio::select! {
-        asked = tokio::signal::ctrl_c() => asked.map_err(during("signals"))?,
-        _ = terminate.recv() => {}
-    }
-    eprintln!("coherence: interrupted; ending what was started");
-    Ok(ExitCode::from(130))
 }
 
 fn another_seed() -> u64 {

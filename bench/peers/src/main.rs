@@ -29,12 +29,10 @@ mod workloads;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use arguments::{Arguments, Part};
-use bench_rig::{Outcome, during};
+use bench_rig::{Outcome, during, stage};
 use clap::Parser as _;
-use tokio::signal::unix::{SignalKind, signal};
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -57,22 +55,9 @@ fn start(arguments: &Arguments) -> Outcome<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     allow_many_files();
-    let mut dir = scratch()?;
-    dir.disable_cleanup(arguments.keep);
-    if arguments.keep {
-        eprintln!("configurations and logs: {}", dir.path().display());
-    }
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(during("starting"))?;
-    let code = runtime.block_on(async {
-        tokio::select! {
-            done = run::run(arguments, dir.path()) => done.map(|()| ExitCode::SUCCESS),
-            code = interrupted() => code,
-        }
-    });
-    // Whatever tasks still hold (processes above all) is dropped, and so ended, before the directory goes.
-    runtime.shutdown_timeout(Duration::from_secs(5));
-    code
+    stage::run("peers", scratch()?, arguments.keep, async |dir| {
+        run::run(arguments, dir).await.map(|()| ExitCode::SUCCESS)
+    })
 }
 
 /// A directory in memory where there is one, because two of the peers keep what they cache in files. Their workers
@@ -95,15 +80,4 @@ fn allow_many_files() {
     if let Err(error) = setrlimit(Resource::Nofile, limit) {
         eprintln!("peers: the limit of open files stays as it is: {error}");
     }
-}
-
-/// SIGINT or SIGTERM.
-async fn interrupted() -> Outcome<ExitCode> {
-    let mut terminate = signal(SignalKind::terminate()).map_err(during("signals"))?;
-    tokio::select! {
-        asked = tokio::signal::ctrl_c() => asked.map_err(during("signals"))?,
-        _ = terminate.recv() => {}
-    }
-    eprintln!("peers: interrupted; ending what was started");
-    Ok(ExitCode::from(130))
 }

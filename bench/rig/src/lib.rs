@@ -1,5 +1,5 @@
 //! What the benchmarks share: child processes that are ended again, Redis servers, what /proc knows of a tree of
-//! processes, histograms, and random choices that a seed repeats.
+//! processes, histograms, random choices that a seed repeats, and a run from its directory to its end.
 //!
 //! Nothing here knows what is measured. Everything listens on loopback.
 
@@ -7,6 +7,7 @@ pub mod histogram;
 pub mod process;
 pub mod random;
 pub mod redis;
+pub mod stage;
 pub mod tree;
 
 use std::net::TcpListener;
