@@ -291,6 +291,41 @@ async fn a_token_that_cannot_be_trusted_passes_through_to_the_backend() {
     weir.get("/me").bearer(&good).await.assert_hit();
 }
 
+/// The halves of one key, and the public half of another; made for this test.
+const PRIVATE: &str = "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIHA0XhyzMHNKI9zTqnsiJoYyk2WCKIt+dc8jsTzYdjMx\n-----END PRIVATE KEY-----";
+const PUBLIC: &str = "90xcFFXyBCAQC4eVnTyHo8kB0D17oWVwEN33pPzWeRw";
+const ANOTHER: &str = "o3NNl9faETnz8HnHBlZkSJb59kfii7Z5jcQjHm6Px54";
+
+#[tokio::test]
+async fn a_token_whose_key_is_withdrawn_is_known_no_longer() {
+    let origin = greeter().await;
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("keys.json");
+    let publish = |x: &str| {
+        let keys = json!({"keys": [{"kty": "OKP", "crv": "Ed25519", "x": x}]});
+        // Moved there whole: nobody reads half of it.
+        let draft = dir.path().join("draft.json");
+        std::fs::write(&draft, keys.to_string()).unwrap();
+        std::fs::rename(&draft, &file).unwrap();
+    };
+    publish(PUBLIC);
+    let keys = format!("jwks_file = '{}'\nrefresh = '1s'", file.display());
+    let secret = format!("secret = \"{SECRET}\"");
+    let weir = Weir::start(&origin, &JWT.replace(&secret, &keys)).await;
+    let claims = json!({"sub": "ann", "exp": 4_102_444_800_i64});
+    let key = EncodingKey::from_ed_pem(PRIVATE.as_bytes()).unwrap();
+    let ann = jsonwebtoken::encode(&Header::new(Algorithm::EdDSA), &claims, &key).unwrap();
+    weir.get("/me").bearer(&ann).await.assert_stored();
+    weir.get("/me").bearer(&ann).await.assert_hit();
+    publish(ANOTHER);
+    support::eventually("the withdrawn key is trusted no longer", support::DEADLINE, async || {
+        !weir.get("/me").bearer(&ann).await.hit()
+    })
+    .await;
+    let answer = weir.get("/me").bearer(&ann).await;
+    assert!(!answer.hit() && !answer.cache().stored, "{answer:?}");
+}
+
 #[tokio::test]
 async fn a_token_that_lacks_the_claim_passes_through_and_more_claims_make_more_subjects() {
     let origin = greeter().await;

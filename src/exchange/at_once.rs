@@ -11,7 +11,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Method, Response, Version};
+use http::{Method, Response};
 
 use super::answer::{Told, content_length};
 use super::identity::{Head, Identity};
@@ -19,8 +19,8 @@ use super::{Exchange, Known, Logged, Way, forwarded, heads};
 use crate::body::Body;
 use crate::config::Trust;
 use crate::policy::key::CacheKey;
-use crate::policy::route::{Route, request_host};
-use crate::policy::subject::{self, Subject, SubjectSpec};
+use crate::policy::route::Route;
+use crate::policy::subject::{self, Subject};
 use crate::semantics::cache_status::{Outcome, ttl_seconds};
 use crate::semantics::fields::Sight;
 use crate::semantics::reuse::{self, Reuse};
@@ -48,24 +48,17 @@ impl Exchange {
         let meaning = self.memo.find(head, &view)?;
         let meaning = meaning.as_ref()?;
         let route = &*meaning.route;
-        if self.searches.may_reduce(route) || takes_long(head, route) {
+        if self.searches.may_reduce(route) || self.takes_long(head, route) {
             return None;
         }
         let subject = match seen {
             Sight::Plain if subject::is_anonymous_in_plain_sight(route) => Subject::anonymous(),
-            _ => match self.subject(head, route, &view.secret) {
+            _ => match self.subject(head, route, &view) {
                 Ok(subject) => subject,
                 Err(why) => return Some(Err((Way::Read(Arc::clone(&meaning.route)), Known::Unwanted(why)))),
             },
         };
-        let key = match subject.anonymous {
-            true => meaning.anonymous,
-            false => {
-                let host = request_host(head.parts, head.peer.scheme());
-                let head = Head { host: &host, ..*head };
-                self.key(&view.secret, &head, route, (&meaning.path, &meaning.query), &subject, None)
-            }
-        };
+        let key = meaning.anonymous.of(&subject);
         drop(view);
         Some(match fresh(self.look(head, &key), head, route) {
             Ok(fresh) => Ok(self.answer_now(head, seen, route, &key, &fresh)),
@@ -162,12 +155,6 @@ impl Exchange {
         self.note(&told, Some(route), &logged);
         response
     }
-}
-
-/// Whether to tell who asks would keep others on its connection waiting: a signature is dear, and with HTTP/2 what is not
-/// done in a stream's own task is done in the connection's.
-pub(super) fn takes_long(head: &Head<'_>, route: &Route) -> bool {
-    head.parts.version == Version::HTTP_2 && matches!(route.subject, SubjectSpec::Jwt(_))
 }
 
 /// What is found, if it may be sent as it is; else what was found.

@@ -4,14 +4,15 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderValue, header, request};
+use http::{HeaderValue, Version, header, request};
 
 use super::search::Reduced;
 use super::{Exchange, forwarded};
+use crate::coherence::View;
 use crate::policy::key::{CacheKey, KeyParts};
 use crate::policy::path::{self, UnsafePath};
 use crate::policy::route::Route;
-use crate::policy::subject::{self, Bypass, Subject};
+use crate::policy::subject::{self, Bypass, Subject, SubjectSpec};
 use crate::semantics::timestamp::Timestamp;
 use crate::server::Peer;
 
@@ -88,7 +89,7 @@ impl Exchange {
         }
         let path = path::normalise(head.parts.uri.path()).map_err(UnsafePath::token)?;
         let view = self.store.coherence().view();
-        Ok(Admitted { path, subject: self.subject(head, route, &view.secret)? })
+        Ok(Admitted { path, subject: self.subject(head, route, &view)? })
     }
 
     /// Whose request it is, or why the cache takes no part.
@@ -96,15 +97,35 @@ impl Exchange {
         &self,
         head: &Head<'_>,
         route: &Route,
-        secret: &[u8; 32],
+        view: &View,
     ) -> Result<Subject, &'static str> {
-        let told = subject::identify(route, &head.parts.headers, &self.keys.load(), secret, head.now);
-        told.map_err(|why| {
+        let refused = |why: Bypass| {
             if why == Bypass::UnknownKey {
                 self.refresher.poke();
             }
             why.token()
-        })
+        };
+        let Some(credential) = subject::credential(route, &head.parts.headers).map_err(refused)? else {
+            return Ok(Subject::anonymous());
+        };
+        let keys = self.keys.load();
+        if let Some(known) = self.callers.find(&credential, &keys, view, head.now) {
+            return Ok(known);
+        }
+        let told = credential.tell(&keys, &view.secret, head.now).map_err(refused)?;
+        self.callers.learn(&credential, &keys, view, &told);
+        Ok(told.subject)
+    }
+
+    /// Whether to tell who asks would keep others on its connection waiting: a signature is dear, and with HTTP/2 what is
+    /// not done in a stream's own task is done in the connection's.
+    pub(super) fn takes_long(&self, head: &Head<'_>, route: &Route) -> bool {
+        if head.parts.version != Version::HTTP_2 || !matches!(route.subject, SubjectSpec::Jwt(_)) {
+            return false;
+        }
+        let Ok(Some(credential)) = subject::credential(route, &head.parts.headers) else { return false };
+        let view = self.store.coherence().view();
+        self.callers.find(&credential, &self.keys.load(), &view, head.now).is_none()
     }
 
     /// The key of an admitted request, by its body too where there is one that counts.

@@ -6,28 +6,22 @@
 //!   target, and the secret of keys. Where anything else has a say (a route's conditions on fields, what a trusted proxy claims
 //!   of the outside, a backend's rule about queries), nothing is looked up here.
 //! - Only what was answered from memory is remembered, so that nobody fills this with targets that mean nothing.
-//! - It is bounded by places, and a place by bytes; what is pushed out costs a parse.
+//! - A place is bounded by bytes; what is pushed out costs a parse.
 //!
 //! It says nothing about who asks: a subject is told from each request's own credentials.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 
-use arc_swap::{ArcSwapOption, Guard};
 use http::{Method, header, request};
-use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::identity::Head;
+use super::places::{Found, Places};
 use crate::coherence::View;
 use crate::policy::key::CacheKey;
 use crate::policy::route::Route;
 
-/// How many targets are remembered: a power of two.
-const PLACES: usize = 16_384;
 /// Longest `Host` and target that are, bytes together.
 const LONGEST: usize = 512;
-/// Of how many newcomers one takes the place of another target.
-const PUSHES: u32 = 8;
 
 /// What a target means.
 pub(super) struct Meaning {
@@ -41,7 +35,7 @@ pub(super) struct Meaning {
     pub(super) path: Box<str>,
     /// The normalised query.
     pub(super) query: Box<str>,
-    /// The key of those who speak for nobody.
+    /// The key of those who speak for nobody; everybody else's is made of it.
     pub(super) anonymous: CacheKey,
 }
 
@@ -56,28 +50,14 @@ impl Meaning {
 }
 
 /// The memory of them.
-pub(super) struct Memo {
-    places: Box<[ArcSwapOption<Meaning>]>,
-    seed: u64,
-    newcomers: AtomicU32,
-}
-
-impl Default for Memo {
-    fn default() -> Memo {
-        let mut seed = [0; 8];
-        // Without a random source, whoever knows this program can make targets push each other out.
-        let _ = getrandom::fill(&mut seed);
-        let places = (0..PLACES).map(|_| ArcSwapOption::empty()).collect();
-        Memo { places, seed: u64::from_ne_bytes(seed), newcomers: AtomicU32::new(0) }
-    }
-}
+#[derive(Default)]
+pub(super) struct Memo(Places<Meaning>);
 
 impl Memo {
     /// What this request's target was found to mean under the view's secret.
-    pub(super) fn find(&self, head: &Head<'_>, view: &View) -> Option<Guard<Option<Arc<Meaning>>>> {
+    pub(super) fn find(&self, head: &Head<'_>, view: &View) -> Option<Found<Meaning>> {
         let (host, target) = spelt(head.parts)?;
-        let place = self.places[self.place(host, target)].load();
-        place.as_ref().is_some_and(|meaning| meaning.is_of(head, view, host, target)).then_some(place)
+        self.0.at(self.hash(host, target), |meaning| meaning.is_of(head, view, host, target))
     }
 
     /// Remembers what it means.
@@ -94,16 +74,9 @@ impl Memo {
         else {
             return;
         };
-        let place = &self.places[self.place(host, target)];
-        let there = place.load();
-        let there = there.as_ref().filter(|there| there.secret_id == view.secret_id);
-        if there.is_some_and(|there| there.is_of(head, view, host, target)) {
-            return;
-        }
-        if there.is_some() && !self.newcomers.fetch_add(1, Ordering::Relaxed).is_multiple_of(PUSHES) {
-            return;
-        }
-        place.store(Some(Arc::new(Meaning {
+        let counts = |there: &Meaning| there.secret_id == view.secret_id;
+        let is_it = |there: &Meaning| there.is_of(head, view, host, target);
+        self.0.put(self.hash(host, target), counts, is_it, || Meaning {
             method: parts.method.clone(),
             scheme: head.peer.scheme(),
             host: host.into(),
@@ -113,13 +86,11 @@ impl Memo {
             path: path.into(),
             query: query.into(),
             anonymous: anonymous(),
-        })));
+        });
     }
 
-    fn place(&self, host: &[u8], target: &str) -> usize {
-        let host = xxh3_64_with_seed(host, self.seed);
-        // Reduced below the number of places, which is a power of two.
-        xxh3_64_with_seed(target.as_bytes(), host) as usize & (self.places.len() - 1)
+    fn hash(&self, host: &[u8], target: &str) -> u64 {
+        self.0.hash(host, target.as_bytes())
     }
 }
 
@@ -158,7 +129,7 @@ mod tests {
         let (ours, others) = (view(7), view(8));
         let known = parts("GET", "/a?b", "h");
         // Every place is looked at, so that nothing is told apart by its place alone.
-        let memo = Memo { places: [ArcSwapOption::empty()].into(), ..Memo::default() };
+        let memo = Memo(Places::of(1));
         let (route, key) = (Arc::new(route("GET", "/a")), CacheKey([9; 32]));
         memo.learn(&head(&known, false), &ours.view(), &route, ("/a", "b"), || key);
         let finds = |parts: &request::Parts, tls, coherence: &Coherence| {

@@ -14,6 +14,7 @@
 mod answer;
 mod at_once;
 mod buffer;
+mod callers;
 mod coalesce;
 mod deliver;
 mod fetch;
@@ -25,6 +26,7 @@ mod identity;
 mod memo;
 mod mutate;
 mod pass;
+mod places;
 mod problem;
 mod read;
 mod relay;
@@ -111,6 +113,8 @@ pub struct Exchange {
     searches: search::Searches,
     /// What targets mean.
     memo: memo::Memo,
+    /// Whose credentials are whose.
+    callers: callers::Callers,
     /// Bytes buffered by all fills under way.
     filling: Arc<AtomicU64>,
     /// Bytes that encoders under way take up.
@@ -159,6 +163,7 @@ impl Exchange {
             hit_for_miss: quick_cache::sync::Cache::new(HIT_FOR_MISS_KEYS),
             searches: search::Searches::default(),
             memo: memo::Memo::default(),
+            callers: callers::Callers::default(),
             filling: Arc::default(),
             coding: Arc::default(),
             tasks: TaskTracker::new(),
@@ -349,7 +354,7 @@ impl Handler for Arc<Exchange> {
             && reads
             && !overridden
             && let head = (Head { parts: &parts, peer, host: &host, arrived, now })
-            && !at_once::takes_long(&head, route)
+            && !self.takes_long(&head, route)
         {
             known = match self.ask_memory(&head, seen, route) {
                 Ok(response) => return Answering::Now(response),

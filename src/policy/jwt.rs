@@ -147,22 +147,41 @@ fn fitting_algorithms(key: &DecodingKey) -> Option<Vec<Algorithm>> {
     }
 }
 
-/// The claims of a token that is genuine, in force, and meant for this route.
+/// When a token is in force, in seconds since the epoch.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Times {
+    start: Option<f64>,
+    end: f64,
+    leeway: f64,
+}
+
+impl Times {
+    /// RFC 7519 §4.1.4 and §4.1.5.
+    pub fn hold(&self, now: Timestamp) -> bool {
+        let now = now.0 as f64 / 1000.0;
+        now < self.end + self.leeway && self.start.is_none_or(|start| now >= start - self.leeway)
+    }
+}
+
+/// The claims of a token that is genuine, in force, and meant for this route; and when it is.
 pub(super) fn verify(
     spec: &JwtSpec,
     keys: &KeySet,
     token: &[u8],
     now: Timestamp,
-) -> Result<Map<String, Value>, Bypass> {
+) -> Result<(Map<String, Value>, Times), Bypass> {
     let header = jsonwebtoken::decode_header(token).map_err(|_| Bypass::UnverifiedToken)?;
     // RFC 7515 §4.1.11: extensions that must be understood and are not make the token invalid.
     if header.crit.is_some() || header.enc.is_some() {
         return Err(Bypass::UnverifiedToken);
     }
     let claims = verify_signature(spec, keys, &header, token)?;
-    check_times(&claims, spec.leeway, now)?;
+    let times = times(&claims, spec.leeway)?;
+    if !times.hold(now) {
+        return Err(Bypass::TokenTime);
+    }
     check_audience(spec, &claims)?;
-    Ok(claims)
+    Ok((claims, times))
 }
 
 /// The key that `kid` selects; keys without one, and all keys where the token names none, are tried in turn.
@@ -207,21 +226,14 @@ fn signature_only(algorithm: Algorithm) -> Validation {
     validation
 }
 
-/// RFC 7519 §4.1.4 and §4.1.5. A token without an end is not accepted: nothing would ever take its answers away.
-fn check_times(claims: &Map<String, Value>, leeway: u64, now: Timestamp) -> Result<(), Bypass> {
+/// A token without an end is not accepted: nothing would ever take its answers away.
+fn times(claims: &Map<String, Value>, leeway: u64) -> Result<Times, Bypass> {
     let seconds = |name: &str| match claims.get(name) {
         None | Some(Value::Null) => Ok(None),
         Some(value) => value.as_f64().filter(|s| s.is_finite()).map(Some).ok_or(Bypass::UnverifiedToken),
     };
-    let (now, leeway) = (now.0 as f64 / 1000.0, leeway as f64);
-    let expiry = seconds("exp")?.ok_or(Bypass::TokenTime)?;
-    if now >= expiry + leeway {
-        return Err(Bypass::TokenTime);
-    }
-    match seconds("nbf")? {
-        Some(start) if now < start - leeway => Err(Bypass::TokenTime),
-        _ => Ok(()),
-    }
+    let end = seconds("exp")?.ok_or(Bypass::TokenTime)?;
+    Ok(Times { start: seconds("nbf")?, end, leeway: leeway as f64 })
 }
 
 /// RFC 7519 §4.1.1 and §4.1.3, as far as the operator names them.

@@ -49,7 +49,7 @@ mod label {
 impl CacheKey {
     /// The key of `parts` under the namespace's secret.
     pub fn compute(secret: &[u8; 32], parts: &KeyParts<'_>) -> CacheKey {
-        let mut digest = Digest::new(secret, "weir key 1");
+        let mut digest = Digest::new(secret, "weir key 2");
         digest
             .part(label::NAMESPACE, parts.namespace.as_bytes())
             .part(label::ROUTE, parts.route.as_bytes())
@@ -57,10 +57,20 @@ impl CacheKey {
             .maybe(label::HOST, parts.origin.map(|(_, host)| host.as_bytes()))
             .part(label::PATH, parts.path.as_bytes())
             .part(label::QUERY, parts.query.as_bytes())
-            .maybe(label::SUBJECT, (!parts.subject.anonymous).then_some(&parts.subject.digest[..]))
             .maybe(label::METHOD, parts.body.map(|(method, _, _)| method.as_bytes()))
             .maybe(label::CONTENT_TYPE, parts.body.map(|(_, content_type, _)| content_type))
             .maybe(label::BODY, parts.body.map(|(_, _, body)| body));
+        CacheKey(digest.finish()).of(parts.subject)
+    }
+
+    /// What this key, of those who speak for nobody, is for `subject`.
+    pub fn of(self, subject: &Subject) -> CacheKey {
+        if subject.anonymous {
+            return self;
+        }
+        // As with a variant: this key is secret-keyed already. The domain is short: one block is hashed.
+        let mut digest = Digest::new(&self.0, "weir of 1");
+        digest.part(label::SUBJECT, &subject.digest);
         CacheKey(digest.finish())
     }
 

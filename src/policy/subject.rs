@@ -5,8 +5,8 @@
 //! underscores that CGI-like backends cannot tell from the other; every cookie is one.
 //!
 //! The subject's digest is keyed and covers the kind and name of the source, the key set, the issuer and the
-//! values, so that no two sources can be mistaken for each other. What it deliberately lacks: a memory of verified
-//! tokens, and any trust in a claim whose token was not verified.
+//! values, so that no two sources can be mistaken for each other. What it deliberately lacks: a memory (whoever keeps
+//! one learns from [`Told`] how far it reaches), and any trust in a claim whose token was not verified.
 
 use std::sync::Arc;
 
@@ -16,13 +16,14 @@ use serde_json::{Map, Value};
 use super::cookies::{self, Cookie, cookies};
 use super::digest::Digest;
 use super::jwt;
+pub use super::jwt::Times;
 use super::query::name_matches;
 use super::route::{IgnoredCredential, Route};
 use crate::semantics::fields::{is_credential, is_in_plain_sight, is_override};
 use crate::semantics::timestamp::Timestamp;
 
 /// How a route knows its caller.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum SubjectSpec {
     /// Answers are not personal. Requests with credentials pass through unless the route is public.
     #[default]
@@ -36,7 +37,7 @@ pub enum SubjectSpec {
 }
 
 /// A verified JWT's claims as subject.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct JwtSpec {
     /// The key set (index into [`KeySets`]).
     pub keys: usize,
@@ -153,15 +154,23 @@ pub fn identify(
     secret: &[u8; 32],
     now: Timestamp,
 ) -> Result<Subject, Bypass> {
+    match credential(route, headers)? {
+        Some(credential) => credential.tell(keys, secret, now).map(|told| told.subject),
+        None => Ok(Subject::anonymous()),
+    }
+}
+
+/// What a request's subject is to be told by; `None` = it speaks for nobody.
+pub fn credential<'a>(route: &'a Route, headers: &'a HeaderMap) -> Result<Option<Credential<'a>>, Bypass> {
     let ignored = Ignored(&route.ignore);
     if headers.contains_key(header::PROXY_AUTHORIZATION) && !ignored.field(&header::PROXY_AUTHORIZATION) {
         return Err(Bypass::ForeignCredential);
     }
     if route.public {
-        return Ok(Subject::anonymous());
+        return Ok(None);
     }
     refuse_foreign(&route.subject, ignored, headers)?;
-    Ok(subject_of(&route.subject, ignored, headers, keys, secret, now)?.unwrap_or_else(Subject::anonymous))
+    Credential::find(&route.subject, ignored, headers)
 }
 
 /// Whose request it is where its fields are in plain sight ([`crate::semantics::fields::Sight`]): nobody's, unless the
@@ -181,7 +190,10 @@ pub fn caller(
 ) -> Option<Subject> {
     match spec {
         SubjectSpec::None => Some(Subject::anonymous()),
-        _ => subject_of(spec, Ignored(&[]), headers, keys, secret, now).ok().flatten(),
+        _ => {
+            let credential = Credential::find(spec, Ignored(&[]), headers).ok()??;
+            credential.tell(keys, secret, now).ok().map(|told| told.subject)
+        }
     }
 }
 
@@ -245,7 +257,9 @@ impl SubjectSpec {
 
 fn refuse_foreign(spec: &SubjectSpec, ignored: Ignored<'_>, headers: &HeaderMap) -> Result<(), Bypass> {
     let own = spec.own_field();
-    for name in headers.keys().filter(|name| own != Some(*name) && !ignored.field(name)) {
+    let concerns =
+        |name: &&HeaderName| own != Some(*name) && !is_in_plain_sight(name) && !ignored.field(name);
+    for name in headers.keys().filter(concerns) {
         // A spelling of the route's own field that a backend may take for it, or add to it.
         let double = |own: &HeaderName| with_hyphens(name, |hyphened| hyphened == own);
         if *name != header::COOKIE && (speaks_for_somebody(name) || own.is_some_and(double)) {
@@ -291,33 +305,90 @@ mod label {
     pub(super) const COUNT: u8 = 7;
 }
 
-/// `None`: the spec's credential is not there.
-fn subject_of(
-    spec: &SubjectSpec,
-    ignored: Ignored<'_>,
-    headers: &HeaderMap,
-    keys: &KeySets,
-    secret: &[u8; 32],
-    now: Timestamp,
-) -> Result<Option<Subject>, Bypass> {
-    match spec {
-        SubjectSpec::None => Ok(None),
-        SubjectSpec::Header(name) if *name == header::COOKIE => {
-            Ok(all_cookies(ignored, headers).map(|line| hashed(secret, "header", "cookie", &[&line])))
+/// A credential of the kind that a route tells its callers by, as a request carries it.
+#[derive(Debug)]
+pub struct Credential<'a> {
+    spec: &'a SubjectSpec,
+    text: Text<'a>,
+}
+
+#[derive(Debug)]
+enum Text<'a> {
+    One(&'a [u8]),
+    Lines(Vec<&'a [u8]>),
+    Joined(Vec<u8>),
+}
+
+/// Whose a credential was found to be.
+#[derive(Debug, Clone)]
+pub struct Told {
+    /// Whose.
+    pub subject: Subject,
+    /// When it is that, if not always.
+    pub times: Option<Times>,
+}
+
+impl<'a> Credential<'a> {
+    /// `None`: the spec's credential is not there.
+    fn find(
+        spec: &'a SubjectSpec,
+        ignored: Ignored<'_>,
+        headers: &'a HeaderMap,
+    ) -> Result<Option<Credential<'a>>, Bypass> {
+        let text = match spec {
+            SubjectSpec::None => None,
+            SubjectSpec::Header(name) if *name == header::COOKIE => {
+                all_cookies(ignored, headers).map(Text::Joined)
+            }
+            SubjectSpec::Header(name) => field_lines(name, ignored, headers)?,
+            SubjectSpec::Cookie(name) => cookie_value(name, ignored, headers)?.map(Text::One),
+            SubjectSpec::Jwt(spec) => find_token(&spec.from, ignored, headers)?.map(Text::One),
+        };
+        Ok(text.map(|text| Credential { spec, text }))
+    }
+
+    /// Its whole text, where that is one piece. With the spec, the secret of keys and (of a token) the key set, it alone
+    /// says whose it is, within its times.
+    pub fn text(&self) -> Option<&'a [u8]> {
+        match self.text {
+            Text::One(text) => Some(text),
+            Text::Lines(_) | Text::Joined(_) => None,
         }
-        SubjectSpec::Header(name) => {
-            let lines = field_lines(name, ignored, headers)?;
-            Ok((!lines.is_empty()).then(|| hashed(secret, "header", name.as_str(), &lines)))
+    }
+
+    /// How its route tells callers.
+    pub fn spec(&self) -> &'a SubjectSpec {
+        self.spec
+    }
+
+    /// The key set that a token is verified with.
+    pub fn key_set<'k>(&self, keys: &'k KeySets) -> Option<&'k Arc<KeySet>> {
+        match self.spec {
+            SubjectSpec::Jwt(spec) => jwt::key_set(keys, spec),
+            SubjectSpec::None | SubjectSpec::Header(_) | SubjectSpec::Cookie(_) => None,
         }
-        SubjectSpec::Cookie(name) => {
-            Ok(cookie_value(name, ignored, headers)?.map(|value| hashed(secret, "cookie", name, &[value])))
-        }
-        SubjectSpec::Jwt(spec) => {
-            let Some(token) = find_token(&spec.from, ignored, headers)? else { return Ok(None) };
-            let set = jwt::key_set(keys, spec).ok_or(Bypass::UnknownKey)?;
-            let claims = jwt::verify(spec, set, token, now)?;
-            claims_subject(spec, set, &claims, secret).map(Some)
-        }
+    }
+
+    /// Whose it is: hashed, or verified.
+    pub fn tell(&self, keys: &KeySets, secret: &[u8; 32], now: Timestamp) -> Result<Told, Bypass> {
+        let (kind, source) = match self.spec {
+            // There is no credential of this kind.
+            SubjectSpec::None => return Ok(Told { subject: Subject::anonymous(), times: None }),
+            SubjectSpec::Header(name) => ("header", name.as_str()),
+            SubjectSpec::Cookie(name) => ("cookie", &**name),
+            SubjectSpec::Jwt(spec) => {
+                let set = jwt::key_set(keys, spec).ok_or(Bypass::UnknownKey)?;
+                let (claims, times) = jwt::verify(spec, set, self.text().unwrap_or_default(), now)?;
+                let subject = claims_subject(spec, set, &claims, secret)?;
+                return Ok(Told { subject, times: Some(times) });
+            }
+        };
+        let subject = match &self.text {
+            Text::One(text) => hashed(secret, kind, source, &[text]),
+            Text::Lines(lines) => hashed(secret, kind, source, lines),
+            Text::Joined(line) => hashed(secret, kind, source, &[line]),
+        };
+        Ok(Told { subject, times: None })
     }
 }
 
@@ -326,15 +397,17 @@ fn field_lines<'a>(
     name: &HeaderName,
     ignored: Ignored<'_>,
     headers: &'a HeaderMap,
-) -> Result<Vec<&'a [u8]>, Bypass> {
+) -> Result<Option<Text<'a>>, Bypass> {
     if ignored.field(name) {
-        return Ok(Vec::new());
+        return Ok(None);
     }
-    let lines: Vec<&[u8]> = headers.get_all(name).iter().map(HeaderValue::as_bytes).collect();
-    if lines.len() > 1 && speaks_for_somebody(name) {
-        return Err(Bypass::AmbiguousCredential);
+    let mut lines = headers.get_all(name).iter().map(HeaderValue::as_bytes);
+    match (lines.next(), lines.next()) {
+        (None, _) => Ok(None),
+        (Some(one), None) => Ok(Some(Text::One(one))),
+        (Some(_), Some(_)) if speaks_for_somebody(name) => Err(Bypass::AmbiguousCredential),
+        (Some(one), Some(two)) => Ok(Some(Text::Lines([one, two].into_iter().chain(lines).collect()))),
     }
-    Ok(lines)
 }
 
 /// Every cookie that is forwarded, as one line.
