@@ -1,9 +1,11 @@
-//! Hits that memory answers: no await, no box, nothing owned that is not sent.
+//! Hits that memory answers: no await, no box, nothing owned that is not sent. And those that Redis answers: one await.
 //!
 //! ```text
-//! head ─┬─► hit again   target known, fields in plain sight ─► key ─► memory ─► fresh? ─► deliver
-//!       └─► ask memory  admissible? ─► normal form ─► key ─────► memory ─► fresh? ─► deliver (and remember the target)
+//! head ─┬─► hit again   target known, fields in plain sight ─► key ─┬─► memory ─► fresh? ─► deliver
+//!       └─► ask memory  admissible? ─► normal form ─► key ──────────┘     └─► ask Redis ─► fresh? ─► deliver
 //! ```
+//!
+//! A target that the store has answered is remembered.
 //!
 //! Invariant: the shorter way says nothing that the longer one would not say alike. Where it cannot tell, it has asked
 //! nobody anything, and the longer one begins anew; what it has asked, nobody asks again.
@@ -15,7 +17,7 @@ use http::{Method, Response};
 
 use super::answer::{Told, content_length};
 use super::identity::{Head, Identity};
-use super::{Exchange, Known, Logged, Way, forwarded, heads};
+use super::{Exchange, Known, Logged, Way, forwarded, heads, search};
 use crate::body::Body;
 use crate::config::Trust;
 use crate::policy::key::CacheKey;
@@ -26,7 +28,7 @@ use crate::semantics::fields::Sight;
 use crate::semantics::reuse::{self, Reuse};
 use crate::store::{Entry, Lookup, Tier};
 
-/// What memory has for a request: fresh, and of this age.
+/// What the store has for a request: fresh, and of this age.
 struct Fresh {
     entry: Arc<Entry>,
     tier: Tier,
@@ -60,7 +62,7 @@ impl Exchange {
         };
         let key = meaning.anonymous.of(&subject);
         drop(view);
-        Some(match fresh(self.look(head, &key), head, route) {
+        Some(match self.look(head, &key, route) {
             Ok(fresh) => Ok(self.answer_now(head, seen, route, &key, &fresh)),
             Err(found) => {
                 let (path, query) = (meaning.path.to_string(), meaning.query.to_string());
@@ -81,27 +83,45 @@ impl Exchange {
             Ok(admitted) => self.keyed(head, route, admitted, None),
             Err(why) => return Err(Known::Unwanted(why)),
         };
-        match fresh(self.look(head, &keyed.key), head, route) {
+        match self.look(head, &keyed.key, route) {
             Ok(fresh) => {
-                if self.is_told_by_target(head) {
-                    self.remember(head, route, &keyed);
-                }
+                self.remember(head, route, keyed.normal());
                 Ok(self.answer_now(head, seen, route, &keyed.key, &fresh))
             }
             Err(found) => Err(Known::Identity(Box::new(keyed.into_identity()), found)),
         }
     }
 
-    fn remember(&self, head: &Head<'_>, route: &Arc<Route>, keyed: &super::identity::Keyed<'_>) {
-        let Some(normal) = keyed.normal() else { return };
+    /// What Redis can say to a read where memory had nothing to say.
+    pub(super) async fn ask_redis(
+        &self,
+        head: Head<'_>,
+        route: &Arc<Route>,
+        identity: &Identity,
+    ) -> Result<Response<Body>, Lookup> {
+        let headers = &head.parts.headers;
+        let found = self.store.lookup(&identity.key, &route.name, headers, head.arrived).await;
+        let head = Head { now: self.clock.now(), ..head };
+        let fresh = fresh(found, &head, route)?;
+        if search::teaches(route, &fresh.entry.response.fields()) {
+            return Err(Lookup::Found(fresh.entry, fresh.tier));
+        }
+        self.remember(&head, route, identity.normal());
+        Ok(self.answer_now(&head, Sight::Other, route, &identity.key, &fresh))
+    }
+
+    fn remember(&self, head: &Head<'_>, route: &Arc<Route>, normal: Option<(&str, &str)>) {
+        let Some(normal) = normal.filter(|_| self.is_told_by_target(head)) else { return };
         // Found by this secret, so made with it: that of a moment ago may have been another.
         let view = self.store.coherence().view();
         let anonymous = || self.key(&view.secret, head, route, normal, &Subject::anonymous(), None);
         self.memo.learn(head, &view, route, normal, anonymous);
     }
 
-    fn look(&self, head: &Head<'_>, key: &CacheKey) -> Option<Lookup> {
-        self.store.lookup_memory(key, &head.parts.headers, head.arrived, head.now)
+    /// What memory has, if it may be sent as it is; else what it said. `None` = Redis is to be asked.
+    fn look(&self, head: &Head<'_>, key: &CacheKey, route: &Route) -> Result<Fresh, Option<Lookup>> {
+        let found = self.store.lookup_memory(key, &head.parts.headers, head.arrived, head.now);
+        found.map_or(Err(None), |found| fresh(found, head, route).map_err(Some))
     }
 
     /// Whether nothing but target and host has a say in what is meant: no route's conditions on fields, and no trusted
@@ -127,7 +147,7 @@ impl Exchange {
             answer.status.key = self.config.show_key.then(|| key.hex());
             answer.into_response(&self.config)
         };
-        // Nothing in the request asks for another form of it, or for less.
+        // Nothing in the request asks for another form of it, or for less; and the entry may come by again.
         let usual = seen != Sight::Other && parts.method == Method::GET && entry.response.coded().is_none();
         let response = match usual {
             true => {
@@ -158,12 +178,12 @@ impl Exchange {
 }
 
 /// What is found, if it may be sent as it is; else what was found.
-fn fresh(found: Option<Lookup>, head: &Head<'_>, route: &Route) -> Result<Fresh, Option<Lookup>> {
+fn fresh(found: Lookup, head: &Head<'_>, route: &Route) -> Result<Fresh, Lookup> {
     match found {
-        Some(Lookup::Found(entry, tier)) => {
+        Lookup::Found(entry, tier) => {
             match reuse::decide(&entry.response, &head.parts.headers, head.now, &route.terms) {
                 Reuse::Fresh { age } => Ok(Fresh { entry, tier, age }),
-                _ => Err(Some(Lookup::Found(entry, tier))),
+                _ => Err(Lookup::Found(entry, tier)),
             }
         }
         found => Err(found),

@@ -40,6 +40,13 @@ pub(super) struct Identity {
     pub(super) reduced: Option<Reduced>,
 }
 
+impl Identity {
+    /// Path and query, unless a rule of the backend's has a say in the key.
+    pub(super) fn normal(&self) -> Option<(&str, &str)> {
+        self.reduced.is_none().then_some((&*self.path, &*self.query))
+    }
+}
+
 /// What the head alone tells of an [`Identity`].
 pub(super) struct Admitted<'a> {
     path: Cow<'a, str>,

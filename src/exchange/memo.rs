@@ -5,7 +5,7 @@
 //! - What is remembered is a function of what it is found by, whole and compared byte for byte: method, scheme, `Host`,
 //!   target, and the secret of keys. Where anything else has a say (a route's conditions on fields, what a trusted proxy claims
 //!   of the outside, a backend's rule about queries), nothing is looked up here.
-//! - Only what was answered from memory is remembered, so that nobody fills this with targets that mean nothing.
+//! - Only what the store has answered is remembered, so that nobody fills this with targets that mean nothing.
 //! - A place is bounded by bytes; what is pushed out costs a parse.
 //!
 //! It says nothing about who asks: a subject is told from each request's own credentials.

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! handle ─► choose ─┬─► ask memory ─► deliver: a fresh hit is answered at once, without a future
+//!                   ├─► ask Redis ─► deliver: a fresh hit there
 //!                   ├─► pass     no route, uncacheable, upgrade: streamed both ways, untouched
 //!                   ├─► read     identify ─► look up ─► reuse ─┬─► deliver
 //!                   │                                          └─► join a flight ─► fetch ─► deliver
@@ -268,7 +269,19 @@ impl Exchange {
         }
     }
 
-    async fn answer_later(self: Arc<Self>, mut inbound: Inbound, way: Way, known: Known) -> Response<Body> {
+    async fn answer_later(
+        self: Arc<Self>,
+        mut inbound: Inbound,
+        way: Way,
+        mut known: Known,
+    ) -> Response<Body> {
+        if let (Way::Read(route), Known::Identity(identity, found @ None)) = (&way, &mut known) {
+            let head = inbound.head(self.clock.now());
+            match self.ask_redis(head, route, identity).await {
+                Ok(response) => return response,
+                Err(lookup) => *found = Some(lookup),
+            }
+        }
         let (id, made) = forwarded::request_id(&inbound.parts.headers);
         if made {
             forwarded::name_request(&mut inbound.parts.headers, &id);

@@ -104,6 +104,11 @@ impl Searches {
     }
 }
 
+/// Whether there is something to learn from a response on this route.
+pub(super) fn teaches(route: &Route, response: &impl Lines) -> bool {
+    route.no_vary_search && Variance::of(response).is_some()
+}
+
 impl Exchange {
     /// The key by the rule of the request's place, if there is one and it holds for this query.
     pub(super) fn reduced(

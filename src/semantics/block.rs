@@ -183,11 +183,26 @@ pub(super) fn check(bytes: &[u8]) -> Option<usize> {
     let mut sound = true;
     for _ in 0..fields {
         let (name, value) = walk.next()?;
-        sound &= name.to_name().is_some();
-        // Without a way out in between, so that many bytes are looked at in one step.
-        sound &= value.iter().fold(true, |sound, b| sound & (*b >= 0x20 && *b != 0x7f || *b == b'\t'));
+        sound &= name.to_name().is_some() && is_value(value);
     }
     (sound && bytes.len() >= 2 && fields <= MOST_FIELDS).then(|| bytes.len() - walk.rest.len())
+}
+
+/// Whether these are bytes that a field's value may have (RFC 9110 §5.5, and what is obsolete there).
+fn is_value(bytes: &[u8]) -> bool {
+    let may = |byte: &u8| *byte >= 0x20 && *byte != 0x7f || *byte == b'\t';
+    let (words, rest) = bytes.as_chunks();
+    words.iter().all(|word| no_control(u64::from_ne_bytes(*word)) || word.iter().all(may))
+        && rest.iter().all(may)
+}
+
+/// Whether none of eight bytes is below 0x20 or 0x7f. The high bit of each byte that is comes out set; a borrow may set it in
+/// others too, but never alone.
+fn no_control(word: u64) -> bool {
+    const ONES: u64 = u64::from_ne_bytes([1; 8]);
+    let delete = word ^ (ONES * 0x7f);
+    let low = word.wrapping_sub(ONES * 0x20) & !word;
+    (low | delete.wrapping_sub(ONES) & !delete) & (ONES * 0x80) == 0
 }
 
 fn count(bytes: &[u8]) -> usize {

@@ -95,6 +95,19 @@ fn what_no_field_can_be_is_no_block() {
 }
 
 #[test]
+fn a_value_is_what_a_header_value_may_be() {
+    // Two neighbours in any place of a word, at its border, and behind the last whole word.
+    for at in 0..16 {
+        for pair in 0..=u16::MAX {
+            let mut value = *b"an ordinary value";
+            value[at..at + 2].copy_from_slice(&pair.to_be_bytes());
+            assert_eq!(is_value(&value), HeaderValue::from_bytes(&value).is_ok(), "{value:?}");
+        }
+    }
+    assert!(is_value(b""));
+}
+
+#[test]
 fn long_values_have_their_lengths() {
     for length in [0, 1, 127, 128, 16_383, 16_384, 70_000] {
         let fields = map(&[("x-long", &vec![b'x'; length])]);
