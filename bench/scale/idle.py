@@ -100,7 +100,8 @@ def main():
             if (n + 1) % 2500 == 0:
                 now = status(process.pid, "VmRSS")
                 print(f"{n + 1} connections: {now} KiB, {(now - before) * 1024 / (n + 1):.0f} bytes each")
-        time.sleep(1)
+        # Long enough for them to be idle, and for the allocator to notice.
+        time.sleep(5)
         now = status(process.pid, "VmRSS")
         print(f"{count} idle: {now} KiB in all, {(now - before) * 1024 / count:.0f} bytes each; peak {status(process.pid, 'VmHWM')} KiB")
         for s in held:

@@ -34,6 +34,10 @@ pub(super) struct Activity {
     close_delimited: AtomicBool,
     broken_off: AtomicBool,
     tunnel: AtomicBool,
+    /// The next byte begins a request, and hyper waits for it.
+    between: AtomicBool,
+    /// hyper's connection ends, and the socket does not.
+    outlives: AtomicBool,
 }
 
 impl Activity {
@@ -50,6 +54,8 @@ impl Activity {
             close_delimited: AtomicBool::new(false),
             broken_off: AtomicBool::new(false),
             tunnel: AtomicBool::new(false),
+            between: AtomicBool::new(false),
+            outlives: AtomicBool::new(false),
         })
     }
 
@@ -61,6 +67,7 @@ impl Activity {
 
     /// Bytes arrived.
     pub(super) fn bytes(&self) {
+        self.between.store(false, Ordering::Release);
         if self.exchanges.load(Ordering::Acquire) == 0
             && !self.in_head.load(Ordering::Acquire)
             && !self.multiplexed.load(Ordering::Acquire)
@@ -68,6 +75,34 @@ impl Activity {
             self.mark();
             self.in_head.store(true, Ordering::Release);
         }
+    }
+
+    /// hyper wants to read on, all requests so far were read to their end, and nothing more has come.
+    pub(super) fn waits(&self) {
+        self.between.store(true, Ordering::Release);
+    }
+
+    /// How long nothing at all has been under way on a connection that has had exchanges: none of its bytes is anywhere but
+    /// with the client or the handler. `None` while something is, and on HTTP/2.
+    pub(super) fn rests(&self) -> Option<Duration> {
+        let rests = self.between.load(Ordering::Acquire)
+            && !self.in_head.load(Ordering::Acquire)
+            && self.leaves_at_once()
+            && self.is_at_rest();
+        rests.then(|| {
+            let since = self.since.load(Ordering::Acquire);
+            Duration::from_millis(self.elapsed().saturating_sub(since))
+        })
+    }
+
+    /// What hyper says next of the connection's end is, or is not, meant for the socket.
+    pub(super) fn outlives(&self, outlives: bool) {
+        self.outlives.store(outlives, Ordering::Release);
+    }
+
+    /// Whether the socket is to stay open when hyper closes it.
+    pub(super) fn is_outliving(&self) -> bool {
+        self.outlives.load(Ordering::Acquire)
     }
 
     /// The socket took bytes, or has no room for them because the client does not read.

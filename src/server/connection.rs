@@ -1,8 +1,15 @@
 //! One client connection, from its first byte to its last: protocol, service, watchdog, orders to stop.
+//!
+//! Between two exchanges hyper's connection is no more than two empty buffers of 8 KiB, and what its machine takes. So an HTTP/1
+//! connection that rests for a moment is *parked*: hyper's connection is ended, the socket stays, and another is made for
+//! it with the next bytes. Nothing can be lost by that: it is hyper that says it has nothing under way, and the
+//! framing that no byte of a request has come. Who asks often is never parked, and pays a look now and then.
 
+use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use hyper::server::conn::{http1, http2};
@@ -14,6 +21,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::activity::Activity;
 use super::exchanges::{Exchanges, Serving};
+use super::slack;
 use super::tls::{self, Acceptor, Opened};
 use super::wire::{Protocol, Wire};
 use super::{Handler, Hold, Peer, Phase, ServerLimits};
@@ -21,6 +29,12 @@ use crate::interim::Line;
 
 /// hyper's smallest read buffer.
 const SMALLEST_BUFFER: usize = 8192;
+
+/// Looks for a connection to park come this long after its first bytes, and then ever more seldom, up to the watchdog's pace.
+const FIRST_LOOK: Duration = Duration::from_secs(1);
+
+/// One that has rested for this long is parked.
+const REST: Duration = Duration::from_millis(500);
 
 /// An HTTP/2 client that answers no ping for this long after this much silence is gone.
 const PING_AFTER: Duration = Duration::from_secs(30);
@@ -66,24 +80,66 @@ pub(super) async fn serve<H: Handler>(
     let exchanges = Exchanges { handler, peer, hold, activity: activity.clone(), line, patience };
     let service = Serving(Arc::new(exchanges));
     let ended = match protocol {
-        Protocol::Http1 => {
-            let connection =
-                http1_builder(&limits).serve_connection(TokioIo::new(wire), service).with_upgrades();
-            tokio::pin!(connection);
-            drive(connection, http1::UpgradeableConnection::graceful_shutdown, &activity, phase).await
-        }
+        Protocol::Http1 => speak_http1(wire, service, &limits, &activity, &mut phase).await,
         Protocol::Http2 => {
             activity.multiplexed();
-            let connection = http2_builder(&limits).serve_connection(TokioIo::new(wire), service);
-            tokio::pin!(connection);
-            drive(connection, http2::Connection::graceful_shutdown, &activity, phase).await
+            let mut connection =
+                Box::pin(http2_builder(&limits).serve_connection(TokioIo::new(wire), service));
+            let stop = http2::Connection::graceful_shutdown;
+            drive(connection.as_mut(), stop, &activity, &mut phase).await
         }
     };
     match ended {
-        End::Done(Ok(())) => {}
+        End::Done(Ok(())) | End::Parked => {}
         End::Done(Err(error)) => tracing::debug!(client = %peer.addr, %error, "a client connection broke"),
         End::TimedOut => tracing::debug!(client = %peer.addr, "a client connection idled too long"),
         End::Cut => tracing::debug!(client = %peer.addr, "a client connection was cut by the drain"),
+    }
+}
+
+/// Speaks HTTP/1 to the end, with a connection of hyper's for each time between two rests.
+async fn speak_http1<H: Handler>(
+    wire: Wire,
+    service: Serving<H>,
+    limits: &ServerLimits,
+    activity: &Activity,
+    phase: &mut watch::Receiver<Phase>,
+) -> End<hyper::Error> {
+    let (mut io, mut service) = (TokioIo::new(wire), service);
+    loop {
+        // Boxed: who rests should not carry the room for it.
+        let mut connection = Box::new(http1_builder(limits).serve_connection(io, service).with_upgrades());
+        let stop = http1::UpgradeableConnection::graceful_shutdown;
+        let ended = drive(Pin::new(&mut *connection), stop, activity, phase).await;
+        if !matches!(ended, End::Parked) {
+            return ended;
+        }
+        let Some(parts) = into_parts(connection) else { return ended };
+        (io, service) = parts;
+        slack::is_due();
+        if !is_wanted_again(io.inner_mut(), activity, phase).await {
+            return End::TimedOut;
+        }
+    }
+}
+
+/// Takes what outlives hyper's connection out of it, and frees the rest. `None`, which does not come to pass: it was
+/// upgraded, or has bytes that it did not take for a request.
+fn into_parts<H: Handler>(
+    connection: Box<http1::UpgradeableConnection<TokioIo<Wire>, Serving<H>>>,
+) -> Option<(TokioIo<Wire>, Serving<H>)> {
+    let parts = connection.into_parts()?;
+    parts.read_buf.is_empty().then_some((parts.io, parts.service))
+}
+
+/// Waits for a parked connection's next bytes, or for orders. `false`: its time is over.
+async fn is_wanted_again(wire: &mut Wire, activity: &Activity, phase: &mut watch::Receiver<Phase>) -> bool {
+    let Some(deadline) = activity.deadline() else { return true };
+    tokio::select! {
+        biased;
+        () = wire.stirs() => true,
+        _ = phase.wait_for(|phase| *phase != Phase::Serving) => true,
+        () = sleep_until(deadline) => false,
     }
 }
 
@@ -150,6 +206,8 @@ fn http2_builder(limits: &ServerLimits) -> http2::Builder<TokioExecutor> {
 /// How a connection ended.
 enum End<E> {
     Done(Result<(), E>),
+    /// hyper's part ended; the socket is open, and nobody wants anything of it.
+    Parked,
     TimedOut,
     Cut,
 }
@@ -159,12 +217,13 @@ async fn drive<C, E>(
     mut connection: Pin<&mut C>,
     stop: fn(Pin<&mut C>),
     activity: &Activity,
-    mut phase: watch::Receiver<Phase>,
+    phase: &mut watch::Receiver<Phase>,
 ) -> End<E>
 where
     C: Future<Output = Result<(), E>>,
 {
-    let watchdog = sleep_until(Instant::now() + activity.look_again());
+    let mut pause = first_pause(activity);
+    let watchdog = sleep_until(Instant::now() + pause);
     tokio::pin!(watchdog);
     let mut known = Phase::Serving;
     let mut told_to_leave = false;
@@ -182,6 +241,7 @@ where
             },
             () = watchdog.as_mut() => {
                 let now = Instant::now();
+                pause = (2 * pause).min(activity.look_again());
                 let next = match activity.deadline() {
                     Some(deadline) if deadline <= now && (told_to_leave || activity.leaves_at_once()) => {
                         return End::TimedOut;
@@ -191,11 +251,42 @@ where
                         stop(connection.as_mut());
                         now + GOODBYE
                     }
-                    Some(deadline) => deadline.min(now + activity.look_again()),
-                    None => now + activity.look_again(),
+                    Some(_) if known == Phase::Serving && activity.rests().is_some_and(|rest| rest >= REST) => {
+                        if let Some(ended) = park(connection.as_mut(), stop, activity).await {
+                            return ended;
+                        }
+                        now + pause
+                    }
+                    Some(deadline) => deadline.min(now + pause),
+                    None => now + pause,
                 };
                 watchdog.as_mut().reset(next);
             }
         }
     }
 }
+
+/// On HTTP/2 there is nothing to park.
+fn first_pause(activity: &Activity) -> Duration {
+    let longest = activity.look_again();
+    if activity.leaves_at_once() { longest.min(FIRST_LOOK) } else { longest }
+}
+
+/// Has hyper end a connection on which nothing is under way, and leave the socket. `None`: it sees something, and ends when that does.
+async fn park<C, E>(mut connection: Pin<&mut C>, stop: fn(Pin<&mut C>), activity: &Activity) -> Option<End<E>>
+where
+    C: Future<Output = Result<(), E>>,
+{
+    activity.outlives(true);
+    stop(connection.as_mut());
+    let polled = poll_fn(|cx| Poll::Ready(connection.as_mut().poll(cx))).await;
+    activity.outlives(false);
+    match polled {
+        Poll::Ready(Ok(())) => Some(End::Parked),
+        Poll::Ready(Err(error)) => Some(End::Done(Err(error))),
+        Poll::Pending => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -57,6 +57,11 @@ impl Framing {
         self.begun = Vec::new();
     }
 
+    /// Whether the next byte is the first of a request.
+    pub(super) fn is_between(&self) -> bool {
+        self.at == At::Line(Line::Request) && self.begun.is_empty()
+    }
+
     /// Reads on, and replaces what is to be refused.
     pub(super) fn look(&mut self, mut bytes: &mut [u8]) {
         while !bytes.is_empty() {

@@ -3,6 +3,7 @@
 //! ```text
 //! accept (within the limit) ─► TLS, or the first bytes, tell the protocol ─► hyper ─► refuse the ambiguous ─► handler
 //!    │                             └──────────── watchdog: head in time, idle not too long ───────────┘
+//!    │                                                          at rest: parked, without hyper, until it sends more
 //!    └─ drain: stop accepting ─► every connection finishes what it has ─► deadline ─► cut and count
 //! ```
 //!
@@ -17,6 +18,7 @@ mod check;
 mod connection;
 mod exchanges;
 mod framing;
+mod slack;
 mod socket;
 pub mod tls;
 mod wire;

@@ -104,6 +104,14 @@ impl Wire {
         }
     }
 
+    /// Waits until the client sends something, or has left. Under TLS that need not be a byte of HTTP.
+    ///
+    /// Only for a socket that was read until nothing was left.
+    pub(super) async fn stirs(&mut self) {
+        // What is wrong with it shows when it is read.
+        let _ = self.stream.tcp().readable().await;
+    }
+
     /// Whether the socket took bytes. TLS takes what the socket below it does not take yet, and tells that itself.
     fn wrote(&self, took: bool) {
         if !self.stream.buffers() {
@@ -211,7 +219,13 @@ impl Wire {
     /// Reads from the socket.
     fn poll_read_on(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
+        let Poll::Ready(read) = Pin::new(&mut self.stream).poll_read(cx, buffer) else {
+            if self.framing.is_between() {
+                self.activity.waits();
+            }
+            return Poll::Pending;
+        };
+        read?;
         if buffer.filled().len() > before {
             self.activity.bytes();
             if self.activity.is_tunnel() {
@@ -295,6 +309,9 @@ impl AsyncWrite for Wire {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        if this.activity.is_outliving() {
+            return Poll::Ready(Ok(()));
+        }
         if matches!(this.closing, Closing::No) {
             ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
             this.closing = Closing::Half;

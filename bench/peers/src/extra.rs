@@ -67,6 +67,9 @@ pub async fn memory(server: &Server, stage: &Stage<'_>) -> Outcome<Sample> {
     Ok(sample)
 }
 
+/// Some servers give a connection's buffers back only when it has been idle for a moment.
+const IDLE: Duration = Duration::from_secs(5);
+
 /// What idle connections take, each having had one answer.
 pub async fn idle(server: &Server, stage: &Stage<'_>) -> Outcome<Sample> {
     let workload = stage.workload;
@@ -81,6 +84,7 @@ pub async fn idle(server: &Server, stage: &Stage<'_>) -> Outcome<Sample> {
             return Err(format!("answers {status}"));
         }
     }
+    tokio::time::sleep(IDLE).await;
     let after = settled(server).await;
     let each = (after as f64 - before as f64) / workload.connections as f64;
     Ok(sample(&[(Figure::ConnectionBytes, each), (Figure::Memory, after as f64 / (1024.0 * 1024.0))]))

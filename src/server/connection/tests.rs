@@ -1,0 +1,257 @@
+use std::sync::Mutex;
+
+use http::{Request, Response};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use super::*;
+use crate::body::Body;
+use crate::interim::Interim;
+use crate::server::Answering;
+
+const GET: &[u8] = b"GET /x HTTP/1.1\r\nhost: a\r\n\r\n";
+
+/// Answers at once, and keeps the content of the last request, which nobody reads.
+#[derive(Default)]
+struct Keeps(Mutex<Option<Incoming>>);
+
+impl Handler for Keeps {
+    fn handle(&self, request: Request<Incoming>, _: Peer, _: &Interim) -> Answering {
+        *self.0.lock().unwrap() = Some(request.into_body());
+        Answering::Now(Response::new(Body::full("hello")))
+    }
+}
+
+/// A client, and what is needed to serve it.
+struct Bench {
+    client: TcpStream,
+    server: TcpStream,
+    handler: Arc<Keeps>,
+    limits: ServerLimits,
+    orders: watch::Sender<Phase>,
+}
+
+impl Bench {
+    async fn new() -> Bench {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        // The system's patience is not the test's clock.
+        client.set_nodelay(true).unwrap();
+        let limits = ServerLimits {
+            header_timeout: Duration::from_secs(30),
+            idle_timeout: Duration::from_secs(75),
+            max_header_bytes: 1 << 16,
+            max_connections: 1,
+            max_streams: 1,
+        };
+        let (server, _) = listener.accept().await.unwrap();
+        let orders = watch::channel(Phase::Serving).0;
+        Bench { client, server, handler: Arc::default(), limits, orders }
+    }
+
+    /// Serves until hyper has no more to say, which is not the socket's end where it says `Parked`.
+    fn first_drive(self) -> (TcpStream, JoinHandle<End<hyper::Error>>, Arc<Keeps>) {
+        let activity = Activity::new(self.limits.header_timeout, self.limits.idle_timeout);
+        let line = Arc::<Line>::default();
+        let mut wire = Wire::new(self.server.into(), activity.clone(), line.clone());
+        let (handler, limits) = (self.handler.clone(), self.limits);
+        let orders = self.orders;
+        let driving = tokio::spawn(async move {
+            let service = serving(self.handler, activity.clone(), line);
+            assert_eq!(wire.sniff().await.unwrap(), Some(Protocol::Http1));
+            let connection = http1_builder(&limits).serve_connection(TokioIo::new(wire), service);
+            let mut connection = Box::new(connection.with_upgrades());
+            let stop = http1::UpgradeableConnection::graceful_shutdown;
+            let ended = drive(Pin::new(&mut *connection), stop, &activity, &mut orders.subscribe()).await;
+            if matches!(ended, End::Parked) {
+                assert!(into_parts(connection).is_some());
+            }
+            ended
+        });
+        (self.client, driving, handler)
+    }
+
+    /// Serves to the end.
+    fn all(self) -> (TcpStream, JoinHandle<()>, watch::Sender<Phase>) {
+        let phase = self.orders.subscribe();
+        let addr = self.server.peer_addr().unwrap();
+        let peer = Peer { addr, tls: false };
+        let served = serve(self.server, peer, None, self.handler, Arc::new(self.limits), hold(), phase);
+        (self.client, tokio::spawn(served), self.orders)
+    }
+}
+
+fn hold() -> Hold {
+    Hold(Arc::new(Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap()))
+}
+
+fn serving(handler: Arc<Keeps>, activity: Arc<Activity>, line: Arc<Line>) -> Serving<Keeps> {
+    let peer = Peer { addr: ([127, 0, 0, 1], 1).into(), tls: false };
+    let patience = Duration::from_secs(1);
+    Serving(Arc::new(Exchanges { handler, peer, hold: hold(), activity, line, patience }))
+}
+
+/// The head of one answer.
+async fn answer(client: &mut TcpStream) -> String {
+    let mut text = Vec::new();
+    while !text.ends_with(b"hello") {
+        assert!(client.read_buf(&mut text).await.unwrap() > 0, "{}", String::from_utf8_lossy(&text));
+    }
+    String::from_utf8(text).unwrap()
+}
+
+/// The clock is the test's: it goes on where nobody has anything to do.
+async fn pass(seconds: u64) {
+    tokio::time::sleep(Duration::from_secs(seconds)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_rests_is_parked() {
+    let (mut client, driving, _) = Bench::new().await.first_drive();
+    client.write_all(GET).await.unwrap();
+    answer(&mut client).await;
+    let began = Instant::now();
+    assert!(matches!(driving.await.unwrap(), End::Parked));
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_has_something_under_way_is_not_parked() {
+    for begun in ["\r\n", "G", "GET /x HTTP/1.1\r\nhost: a\r\n"] {
+        let (mut client, driving, _) = Bench::new().await.first_drive();
+        client.write_all(GET).await.unwrap();
+        answer(&mut client).await;
+        client.write_all(begun.as_bytes()).await.unwrap();
+        assert!(matches!(driving.await.unwrap(), End::TimedOut), "a part of a head, {begun:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn content_that_comes_after_the_answer_belongs_to_hyper() {
+    for request in [
+        "POST /x HTTP/1.1\r\nhost: a\r\ncontent-length: 8\r\n\r\n1234".to_owned(),
+        "POST /x HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n4\r\n1234\r\n".to_owned(),
+        // All there, and more than hyper reads before somebody takes it.
+        format!("POST /x HTTP/1.1\r\nhost: a\r\ncontent-length: 30000\r\n\r\n{}", "x".repeat(30_000)),
+    ] {
+        let (mut client, driving, _handler) = Bench::new().await.first_drive();
+        client.write_all(request.as_bytes()).await.unwrap();
+        answer(&mut client).await;
+        assert!(matches!(driving.await.unwrap(), End::TimedOut), "the request is not over");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_still_sends_keeps_the_connection() {
+    let bench = Bench::new().await;
+    let handler = bench.handler.clone();
+    let (mut client, _served, _orders) = bench.all();
+    client.write_all(b"POST /x HTTP/1.1\r\nhost: a\r\ncontent-length: 8\r\n\r\n1234").await.unwrap();
+    answer(&mut client).await;
+    pass(20).await;
+    client.write_all(&[b"5678", GET].concat()).await.unwrap();
+    let mut content = handler.0.lock().unwrap().take().unwrap();
+    for part in ["1234", "5678"] {
+        assert_eq!(content.frame().await.unwrap().unwrap().into_data().unwrap(), part);
+    }
+    let head = answer(&mut client).await;
+    assert!(!head.contains("connection: close"), "{head}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn content_that_hyper_has_and_nobody_has_taken_is_not_lost() {
+    let (mut client, driving, handler) = Bench::new().await.first_drive();
+    client.write_all(b"POST /x HTTP/1.1\r\nhost: a\r\ncontent-length: 4\r\n\r\n1234").await.unwrap();
+    answer(&mut client).await;
+    assert!(matches!(driving.await.unwrap(), End::Parked));
+    let content = handler.0.lock().unwrap().take().unwrap();
+    assert_eq!(content.collect().await.unwrap().to_bytes(), "1234");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_parked_go_on_where_they_were() {
+    let (mut client, served, _orders) = Bench::new().await.all();
+    for piece in [1, 7, 1000] {
+        client.write_all(GET).await.unwrap();
+        let head = answer(&mut client).await;
+        assert!(!head.contains("connection: close"), "{head}");
+        pass(20).await;
+        for piece in GET.chunks(piece) {
+            client.write_all(piece).await.unwrap();
+            tokio::task::yield_now().await;
+        }
+        answer(&mut client).await;
+        // One and a half.
+        client.write_all(&[GET, b"GET /"].concat()).await.unwrap();
+        answer(&mut client).await;
+        pass(20).await;
+        client.write_all(b"x HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+        answer(&mut client).await;
+        pass(70).await;
+        assert!(!served.is_finished());
+    }
+    client.write_all(b"GET /x HTTP/1.1\nhost: a\r\n\r\n").await.unwrap();
+    let mut text = String::new();
+    client.read_to_string(&mut text).await.unwrap();
+    assert!(text.starts_with("HTTP/1.1 400"), "framing is looked at as before: {text}");
+    served.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_parked_have_the_time_that_all_have() {
+    let (mut client, served, _orders) = Bench::new().await.all();
+    client.write_all(GET).await.unwrap();
+    answer(&mut client).await;
+    let began = Instant::now();
+    pass(70).await;
+    assert!(!served.is_finished());
+    assert_eq!(client.read(&mut [0]).await.unwrap(), 0);
+    let took = began.elapsed();
+    assert!((74..77).contains(&took.as_secs()), "{took:?}");
+    served.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_byte_after_parking_begins_a_head() {
+    let (mut client, served, _orders) = Bench::new().await.all();
+    client.write_all(GET).await.unwrap();
+    answer(&mut client).await;
+    pass(60).await;
+    client.write_all(b"G").await.unwrap();
+    pass(25).await;
+    assert!(!served.is_finished(), "not idle any more");
+    served.await.unwrap();
+    assert_eq!(client.read(&mut [0]).await.unwrap(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_ends_the_parked_at_once() {
+    for phase in [Phase::Draining, Phase::Cut] {
+        let (mut client, served, orders) = Bench::new().await.all();
+        client.write_all(GET).await.unwrap();
+        answer(&mut client).await;
+        pass(20).await;
+        let began = Instant::now();
+        orders.send_replace(phase);
+        served.await.unwrap();
+        assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+        assert_eq!(client.read(&mut [0]).await.unwrap(), 0, "a close, no reset");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_parked_client_that_leaves_is_gone() {
+    let (mut client, served, _orders) = Bench::new().await.all();
+    client.write_all(GET).await.unwrap();
+    answer(&mut client).await;
+    pass(20).await;
+    let began = Instant::now();
+    drop(client);
+    served.await.unwrap();
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+}

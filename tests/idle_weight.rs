@@ -1,0 +1,56 @@
+//! What connections take that are kept open and not used.
+//!
+//! Alone in its binary, so that nothing else takes time meanwhile.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+
+mod support;
+
+use support::{DEADLINE, Origin, Reply, Weir, eventually};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+/// Few enough for the smallest limits on open files.
+const CONNECTIONS: u64 = 400;
+
+/// In use a connection takes 22 KB, most of it buffers; what is left of it when it rests, a quarter of that and less.
+const EACH: u64 = 13_000;
+
+async fn ask(stream: &mut TcpStream) {
+    stream.write_all(b"GET /things HTTP/1.1\r\nhost: api.test\r\n\r\n").await.unwrap();
+    let mut text = Vec::new();
+    while !text.ends_with(b"all of it") {
+        assert!(stream.read_buf(&mut text).await.unwrap() > 0, "{}", String::from_utf8_lossy(&text));
+    }
+}
+
+#[tokio::test]
+async fn idle_connections_weigh_little() {
+    let origin = Origin::start().await;
+    let weir =
+        Weir::start(&origin, "[[route]]\nname = \"things\"\nmatch = \"GET /things\"\nttl = \"5m\"").await;
+    origin.always("GET /things", || Reply::text("all of it"));
+    // What serving takes at all is there before.
+    let mut first = TcpStream::connect(weir.addr()).await.unwrap();
+    for _ in 0..2000 {
+        ask(&mut first).await;
+    }
+    let before = weir.resident_bytes();
+    let mut held = Vec::new();
+    for _ in 0..CONNECTIONS {
+        let mut stream = TcpStream::connect(weir.addr()).await.unwrap();
+        ask(&mut stream).await;
+        held.push(stream);
+    }
+    let mut each = 0;
+    let light = || {
+        each = weir.resident_bytes().saturating_sub(before) / CONNECTIONS;
+        let light = each <= EACH;
+        async move { light }
+    };
+    eventually("idle connections weigh little", DEADLINE, light).await;
+    println!("{each} bytes each");
+    // And all of them are open.
+    for stream in &mut held {
+        ask(stream).await;
+    }
+}
