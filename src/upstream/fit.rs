@@ -11,7 +11,8 @@ use crate::body::Body;
 use crate::interim::Listener;
 
 /// A request as the connection takes it.
-pub(super) struct Fitted {
+#[derive(Debug)]
+pub struct Fitted {
     pub(super) request: Request<Outgoing>,
     /// `None` for a request without content.
     pub(super) upload: Option<Arc<Upload>>,
@@ -114,11 +115,6 @@ pub(super) fn content_length(headers: &HeaderMap) -> Option<u64> {
         return None;
     }
     value.parse().ok()
-}
-
-/// Any `Content-Length` at all (hyper has judged it by now).
-pub(super) fn has_length(headers: &HeaderMap) -> bool {
-    headers.contains_key(CONTENT_LENGTH)
 }
 
 /// `Transfer-Encoding` is `chunked` and nothing else.

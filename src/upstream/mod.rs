@@ -21,19 +21,19 @@ mod response_body;
 
 use std::borrow::Cow;
 use std::future::poll_fn;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use http::header::{CONNECTION, TRANSFER_ENCODING, UPGRADE};
+use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use self::connect::Connector;
-use self::fit::Fitted;
+pub use self::fit::Fitted;
 use self::pool::{Lease, Pool, Want};
 use self::request_body::{Outgoing, Upload};
 use self::response_body::ResponseBody;
@@ -177,7 +177,7 @@ impl Upstream {
         request: Request<Body>,
         interim: Option<Listener>,
     ) -> Result<Response<Body>, UpstreamError> {
-        self.send_again(request, interim, None).await
+        self.send_again(&mut self.fit(request), interim, None).await
     }
 
     /// The same for who keeps the fields of the request: no copy of them is made for the case of a retry.
@@ -187,52 +187,69 @@ impl Upstream {
         fields: &HeaderMap,
         interim: Option<Listener>,
     ) -> Result<Response<Body>, UpstreamError> {
-        self.send_again(request, interim, Some(fields)).await
+        self.send_again(&mut self.fit(request), interim, Some(fields)).await
+    }
+
+    /// Makes a request, given as for [`Upstream::send`], fit for a connection: what can be done before there is one.
+    pub fn fit(&self, request: Request<Body>) -> Fitted {
+        fit::fit(request, self.host(), &self.authority)
+    }
+
+    /// The same as [`Upstream::send`] for a request that is fit already. It stays where it is until it is sent.
+    pub async fn send_fitted(
+        &self,
+        fitted: &mut Fitted,
+        interim: Option<Listener>,
+    ) -> Result<Response<Body>, UpstreamError> {
+        self.send_again(fitted, interim, None).await
     }
 
     async fn send_again(
         &self,
-        request: Request<Body>,
+        fitted: &mut Fitted,
         interim: Option<Listener>,
         kept: Option<&HeaderMap>,
     ) -> Result<Response<Body>, UpstreamError> {
-        let host = (!self.config.preserve_host).then_some(&self.authority);
-        let Fitted { mut request, upload } = fit::fit(request, host, &self.authority);
+        let Fitted { request, upload } = fitted;
         // Behind an override a backend may read another method than the one on the line.
         let safe = request.method().is_safe() && !request.headers().keys().any(is_override);
         let repeatable = upload.is_none() && safe;
         let mut want = if repeatable { Want::Any } else { Want::Recent };
-        fit::hear(&mut request, upload.as_ref(), interim.clone());
+        fit::hear(request, upload.as_ref(), interim.clone());
         loop {
             let lease = self.pool.checkout(want).await?;
             let reused = lease.reused();
-            let copy = (reused && repeatable).then(|| Copy::of(&request, kept));
+            let copy = (reused && repeatable).then(|| Copy::of(request, kept));
             // The second time round the connection is fresh, so this ends.
             want = Want::Fresh;
-            request = match self.attempt(lease, request, upload.as_ref()).await {
+            match self.attempt(lease, request, upload.as_ref()).await {
                 Ok(response) => return Ok(response),
-                Err(Failure::Unsent(request, _)) if reused => *request,
+                Err(Failure::Unsent(unsent, _)) if reused => *request = *unsent,
                 // Not one byte went out, so this is a connection that never was.
                 Err(Failure::Unsent(_, why)) => return Err(UpstreamError::Connect(why)),
                 Err(Failure::Broken(error)) => {
-                    let mut request = copy.ok_or(error)?.request(host, &self.authority);
-                    fit::hear(&mut request, None, interim.clone());
-                    request
+                    *request = copy.ok_or(error)?.request(self.host(), &self.authority);
+                    fit::hear(request, None, interim.clone());
                 }
                 Err(Failure::Final(error)) => return Err(error),
-            };
+            }
         }
+    }
+
+    /// What replaces the client's `Host`.
+    fn host(&self) -> Option<&HeaderValue> {
+        (!self.config.preserve_host).then_some(&self.authority)
     }
 
     async fn attempt(
         &self,
         mut lease: Lease,
-        request: Request<Outgoing>,
+        request: &mut Request<Outgoing>,
         upload: Option<&Arc<Upload>>,
     ) -> Result<Response<Body>, Failure> {
-        let method = request.method().clone();
-        let upgrading = request.headers().contains_key(UPGRADE);
-        let sending = lease.sender().try_send_request(request);
+        let asked = Asked::of(request);
+        let taken = std::mem::replace(request, Request::new(Outgoing::empty()));
+        let sending = pin!(lease.sender().try_send_request(taken));
         let response = match self.head(&mut lease, sending, upload.map(Arc::as_ref)).await? {
             Ok(response) => response,
             Err(mut error) => {
@@ -243,7 +260,7 @@ impl Upstream {
             }
         };
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            if !upgrading {
+            if !asked.upgrade {
                 let why = "101 Switching Protocols, which nobody asked for".to_owned();
                 return Err(Failure::Final(UpstreamError::Protocol(why)));
             }
@@ -256,17 +273,16 @@ impl Upstream {
             // reads, and after the exchange too.
             lease.detach();
         }
-        self.answer(&method, response, lease, upload.cloned()).await.map_err(Failure::Final)
+        self.answer(asked.head, response, lease, upload.cloned()).await.map_err(Failure::Final)
     }
 
     /// Waits for the head. The budget starts anew whenever the request body moves: an upload is no silence.
     async fn head<F: Future>(
         &self,
         lease: &mut Lease,
-        sending: F,
+        mut sending: Pin<&mut F>,
         upload: Option<&Upload>,
     ) -> Result<F::Output, Failure> {
-        let mut sending = pin!(sending);
         let budget = self.config.first_byte_timeout;
         if budget.is_zero() && upload.is_none() {
             return Ok(poll_fn(|cx| lease.poll(cx, |cx| sending.as_mut().poll(cx))).await);
@@ -301,46 +317,81 @@ impl Upstream {
         }))
     }
 
-    /// Judges the response's framing and ties its body to the connection, unless all of it is here.
+    /// Judges the response's framing and ties its body to the connection, unless all of it is here. `asked_head`: the
+    /// request was for the head alone.
     async fn answer(
         &self,
-        method: &Method,
+        asked_head: bool,
         mut response: Response<Incoming>,
         lease: Lease,
         upload: Option<Arc<Upload>>,
     ) -> Result<Response<Body>, UpstreamError> {
-        let chunked = fit::only_chunked(response.headers());
-        if !chunked && response.headers().contains_key(TRANSFER_ENCODING) {
+        let framing = Framing::of(response.headers());
+        let chunked = framing.coded && fit::only_chunked(response.headers());
+        if !chunked && framing.coded {
             // Nobody asked for another coding (no `TE`), and without its name the content is garbage.
             let why = "a transfer coding other than chunked".to_owned();
             return Err(UpstreamError::Protocol(why));
         }
-        if chunked && fit::has_length(response.headers()) {
+        if chunked && framing.length {
             // RFC 9112 §6.3: an attempt to have two readers end it at different places, or as good as one.
             let why = "both Transfer-Encoding and Content-Length".to_owned();
             return Err(UpstreamError::Protocol(why));
         }
-        let until_close =
-            !response.body().is_end_stream() && !chunked && !fit::has_length(response.headers());
+        let until_close = !response.body().is_end_stream() && !chunked && !framing.length;
         if until_close {
             response.extensions_mut().insert(CloseDelimited);
         }
-        let reusable = !until_close
-            && response.version() == Version::HTTP_11
-            && !fit::lists(response.headers(), &CONNECTION, "close");
+        let closes = framing.connection && fit::lists(response.headers(), &CONNECTION, "close");
+        let reusable = !until_close && response.version() == Version::HTTP_11 && !closes;
         let (parts, incoming) = response.into_parts();
         let body = if incoming.is_end_stream() {
             if reusable && upload.is_none_or(|u| u.done()) {
                 lease.give_back();
             }
             match fit::content_length(&parts.headers) {
-                Some(length) if method == Method::HEAD => Body::Head(length),
+                Some(length) if asked_head => Body::Head(length),
                 _ => Body::Empty,
             }
         } else {
             ResponseBody::new(incoming, lease, upload, reusable, self.config.idle_timeout).read_ahead().await
         };
         Ok(Response::from_parts(parts, body))
+    }
+}
+
+/// What a request asked for that its response is judged by.
+struct Asked {
+    /// Another protocol.
+    upgrade: bool,
+    /// The head alone.
+    head: bool,
+}
+
+impl Asked {
+    fn of(request: &Request<Outgoing>) -> Asked {
+        Asked { upgrade: request.headers().contains_key(UPGRADE), head: *request.method() == Method::HEAD }
+    }
+}
+
+/// Which of the fields that say where a response ends are there: told by one look at each name.
+#[derive(Default)]
+struct Framing {
+    /// `Transfer-Encoding`.
+    coded: bool,
+    /// `Content-Length` (hyper has judged it by now).
+    length: bool,
+    /// `Connection`.
+    connection: bool,
+}
+
+impl Framing {
+    fn of(headers: &HeaderMap) -> Framing {
+        headers.keys().fold(Framing::default(), |seen, name| Framing {
+            coded: seen.coded || *name == TRANSFER_ENCODING,
+            length: seen.length || *name == CONTENT_LENGTH,
+            connection: seen.connection || *name == CONNECTION,
+        })
     }
 }
 

@@ -61,7 +61,7 @@ pub(super) struct Pool {
 #[derive(Debug, Default)]
 struct Idle {
     /// Oldest first.
-    stack: VecDeque<(Instant, Conn)>,
+    stack: VecDeque<(Instant, Box<Conn>)>,
     /// A reaper task is about.
     reaping: bool,
 }
@@ -117,7 +117,7 @@ impl Pool {
         self.make_room();
         let counted = Counted::new(&self.open);
         let (sender, driver) = self.connector.connect().await?;
-        let conn = Conn { sender, driver, alarm: Alarm::default(), counted };
+        let conn = Box::new(Conn { sender, driver, alarm: Alarm::default(), counted });
         Ok(Lease { conn, turn, pool: self.clone(), reused: false })
     }
 
@@ -153,7 +153,7 @@ impl Pool {
     }
 
     /// The newest idle connection that will do.
-    fn pop(&self, want: Want) -> Option<Conn> {
+    fn pop(&self, want: Want) -> Option<Box<Conn>> {
         let longest = match want {
             Want::Any => self.keep_alive,
             Want::Recent => self.keep_alive.min(RECENT),
@@ -176,7 +176,7 @@ impl Pool {
         }
     }
 
-    fn put(self: &Arc<Self>, mut conn: Conn) {
+    fn put(self: &Arc<Self>, mut conn: Box<Conn>) {
         if self.keep_alive.is_zero() || !conn.rest() {
             return;
         }
@@ -247,7 +247,8 @@ impl Conn {
 /// A connection in the hands of one exchange. Dropped, it closes the connection.
 #[derive(Debug)]
 pub(super) struct Lease {
-    conn: Conn,
+    /// In one place for all its life: only its address is passed on.
+    conn: Box<Conn>,
     turn: OwnedSemaphorePermit,
     pool: Arc<Pool>,
     reused: bool,
@@ -291,8 +292,9 @@ impl Lease {
 
     /// The connection speaks another protocol from now on; it stays counted until the answer is dropped.
     pub(super) fn into_upgraded(self) -> Held {
-        self.conn.driver.release();
-        Held(Arc::new((self.conn.counted, self.turn)))
+        let Conn { driver, counted, .. } = *self.conn;
+        driver.release();
+        Held(Arc::new((counted, self.turn)))
     }
 }
 
