@@ -15,8 +15,8 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri, Version, request, response};
 
 use crate::config::Trust;
-use crate::policy::tags::{TAG_FIELDS, hex};
-use crate::semantics::fields::strip_hop_by_hop;
+use crate::policy::tags::TAG_FIELDS;
+use crate::semantics::fields::{Sight, strip_hop_by_hop};
 use crate::server::{Peer, settle};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -71,15 +71,111 @@ pub fn prepare_request(parts: &mut request::Parts, peer: Peer, trust: &Trust, na
     }
 }
 
+/// The same for a request whose names have been looked at. `via` is Weir's own member for messages of HTTP/1.1.
+///
+/// In plain sight is nothing of its connection but `keep-alive`, and neither claim, expectation nor `Via`; so there is
+/// nothing to look for, and what comes is put beside it.
+pub(super) fn prepare_seen_request(
+    parts: &mut request::Parts,
+    seen: Sight,
+    peer: Peer,
+    trust: &Trust,
+    name: &str,
+    own: &HeaderValue,
+) {
+    let headers = &mut parts.headers;
+    if seen == Sight::Other || parts.version != Version::HTTP_11 || parts.uri.authority().is_some() {
+        return prepare_request(parts, peer, trust, name);
+    }
+    headers.reserve(ADDED);
+    headers.remove(CONNECTION);
+    headers.append(X_FORWARDED_FOR, address(peer.addr.ip().to_canonical()));
+    headers.append(X_FORWARDED_PROTO, HeaderValue::from_static(peer.scheme()));
+    if let Some(host) = headers.get(HOST).filter(|host| !host.is_empty()).cloned() {
+        headers.append(X_FORWARDED_HOST, host);
+    }
+    headers.append(VIA, own.clone());
+}
+
+/// Fields that are put on a request: those above, and its name.
+const ADDED: usize = 5;
+
 /// Makes a response fit for the client: hop-by-hop and tag-carrying fields go, `Via` comes.
 pub fn prepare_response(parts: &mut response::Parts, name: &str) {
-    strip_hop_by_hop(&mut parts.headers);
-    if parts.headers.keys().any(|name| TAG_FIELDS.contains(&name.as_str())) {
+    prepare_fields(&mut parts.headers, parts.version, name);
+}
+
+fn prepare_fields(headers: &mut HeaderMap, received: Version, name: &str) {
+    strip_hop_by_hop(headers);
+    if headers.keys().any(|name| TAG_FIELDS.contains(&name.as_str())) {
         for field in TAG_FIELDS {
-            parts.headers.remove(field);
+            headers.remove(field);
         }
     }
-    add_via(&mut parts.headers, parts.version, name);
+    add_via(headers, received, name);
+}
+
+/// The same, with Weir's own member of `Via` for messages of HTTP/1.1 at hand.
+pub(super) fn prepare_usual_response(
+    headers: &mut HeaderMap,
+    received: Version,
+    name: &str,
+    own: &HeaderValue,
+) {
+    if received != Version::HTTP_11 || !headers.keys().all(is_usual) {
+        return prepare_fields(headers, received, name);
+    }
+    headers.append(VIA, own.clone());
+}
+
+/// Fields of responses about which there is nothing to do. What is not listed is looked at more closely.
+fn is_usual(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "accept-ranges"
+            | "access-control-allow-credentials"
+            | "access-control-allow-headers"
+            | "access-control-allow-methods"
+            | "access-control-allow-origin"
+            | "access-control-expose-headers"
+            | "access-control-max-age"
+            | "age"
+            | "allow"
+            | "cache-control"
+            | "content-disposition"
+            | "content-encoding"
+            | "content-language"
+            | "content-length"
+            | "content-location"
+            | "content-range"
+            | "content-security-policy"
+            | "content-type"
+            | "cross-origin-opener-policy"
+            | "cross-origin-resource-policy"
+            | "date"
+            | "etag"
+            | "expires"
+            | "last-modified"
+            | "link"
+            | "location"
+            | "pragma"
+            | "referrer-policy"
+            | "retry-after"
+            | "server"
+            | "server-timing"
+            | "set-cookie"
+            | "strict-transport-security"
+            | "vary"
+            | "www-authenticate"
+            | "x-content-type-options"
+            | "x-frame-options"
+            | "x-powered-by"
+            | "x-ratelimit-limit"
+            | "x-ratelimit-remaining"
+            | "x-ratelimit-reset"
+            | "x-request-id"
+            | "x-xss-protection"
+    )
 }
 
 /// Whether this peer's word about the client counts.
@@ -137,21 +233,29 @@ pub fn is_added_here(name: &HeaderName, any_host: bool) -> bool {
 }
 
 /// A name for the request in logs: the trace id of a valid `traceparent`, else a believable `X-Request-Id`, else
-/// one made here (`true`), which the caller sends upstream with [`name_request`].
+/// one made here (`true`).
 pub fn request_id(headers: &HeaderMap) -> (String, bool) {
     let trace = headers.get(TRACEPARENT).and_then(|v| trace_id(v.as_bytes()));
     let given = || headers.get(X_REQUEST_ID).map(HeaderValue::as_bytes).and_then(believable);
     match trace.or_else(given) {
         Some(id) => (id.to_owned(), false),
-        None => (make_id(), true),
+        None => (text(&new_id()), true),
     }
 }
 
-/// Puts an id that was made here on the request.
-pub fn name_request(headers: &mut HeaderMap, id: &str) {
-    if let Ok(value) = HeaderValue::from_str(id) {
+/// Sees to it that a request has a name, and sends it upstream if it was made here. The name itself is told only to
+/// those who want it.
+pub(super) fn name_request(headers: &mut HeaderMap, wanted: bool) -> Option<String> {
+    let trace = headers.get(TRACEPARENT).and_then(|v| trace_id(v.as_bytes()));
+    let given = || headers.get(X_REQUEST_ID).map(HeaderValue::as_bytes).and_then(believable);
+    if let Some(id) = trace.or_else(given) {
+        return wanted.then(|| id.to_owned());
+    }
+    let id = new_id();
+    if let Ok(value) = HeaderValue::from_bytes(&id) {
         headers.insert(X_REQUEST_ID, value);
     }
+    wanted.then(|| text(&id))
 }
 
 fn wants_trailers(headers: &HeaderMap) -> bool {
@@ -206,6 +310,7 @@ fn is_claim(name: &str) -> bool {
 fn push_address(text: &mut String, address: IpAddr) {
     match address {
         IpAddr::V4(address) => {
+            text.reserve("255.255.255.255".len());
             for (place, octet) in address.octets().into_iter().enumerate() {
                 if place > 0 {
                     text.push('.');
@@ -216,6 +321,14 @@ fn push_address(text: &mut String, address: IpAddr) {
         // Writing to a string cannot fail.
         IpAddr::V6(address) => drop(write!(text, "{address}")),
     }
+}
+
+/// An address as a field's value.
+fn address(address: IpAddr) -> HeaderValue {
+    let mut text = String::new();
+    push_address(&mut text, address);
+    // Digits, dots and colons are a value.
+    HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static("unknown"))
 }
 
 /// `Via` says which version was received and by whom (RFC 9110 §7.6.3).
@@ -232,6 +345,13 @@ pub fn via(version: Version, name: &str) -> HeaderValue {
     let mut member = String::new();
     push_member(&mut member, version, name);
     HeaderValue::try_from(member).unwrap_or_else(|_| HeaderValue::from_static("1.1 weir"))
+}
+
+/// The same value for as long as the process lives: clones of it count no references, which threads would do in each
+/// other's way. For the few that are made when the process starts.
+pub(super) fn lasting(value: &HeaderValue) -> HeaderValue {
+    let bytes: &'static [u8] = Box::leak(value.as_bytes().into());
+    HeaderValue::from_maybe_shared(bytes::Bytes::from_static(bytes)).unwrap_or_else(|_| value.clone())
 }
 
 fn push_member(list: &mut String, received: Version, name: &str) {
@@ -303,9 +423,9 @@ fn believable(value: &[u8]) -> Option<&str> {
     if fits { std::str::from_utf8(value).ok() } else { None }
 }
 
-/// 128 bits in hex, different for every request of every process: a counter, scrambled with a seed of the process.
+/// A new name: 128 bits in hex, different for every request of every process: a counter, scrambled with a seed of the process.
 /// It is a name, not a secret.
-fn make_id() -> String {
+fn new_id() -> [u8; 32] {
     static SEED: OnceLock<u64> = OnceLock::new();
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let seed = *SEED.get_or_init(|| {
@@ -317,7 +437,19 @@ fn make_id() -> String {
         }
     });
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
-    hex(&xxhash_rust::xxh3::xxh3_128_with_seed(&count.to_le_bytes(), seed).to_be_bytes())
+    let id = xxhash_rust::xxh3::xxh3_128_with_seed(&count.to_le_bytes(), seed).to_be_bytes();
+    let mut text = [0; 32];
+    for (digits, byte) in text.chunks_exact_mut(2).zip(id) {
+        digits[0] = DIGITS[usize::from(byte >> 4)];
+        digits[1] = DIGITS[usize::from(byte & 15)];
+    }
+    text
+}
+
+const DIGITS: &[u8; 16] = b"0123456789abcdef";
+
+fn text(id: &[u8]) -> String {
+    String::from_utf8_lossy(id).into_owned()
 }
 
 #[cfg(test)]
@@ -381,6 +513,89 @@ mod tests {
         assert_eq!(all(&parts.headers, "x-forwarded-proto"), ["https"]);
         assert_eq!(all(&parts.headers, "x-forwarded-host"), ["api.example"]);
         assert_eq!(all(&parts.headers, "forwarded"), ["for=1.2.3.4"]);
+    }
+
+    #[test]
+    fn in_plain_sight_the_short_way_does_what_the_long_one_does() {
+        use crate::semantics::fields::sight;
+        let plain = [
+            ("user-agent", "u"),
+            ("accept", "*/*"),
+            ("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
+            ("x-request-id", "1"),
+            ("authorization", "Bearer t"),
+            ("cookie", "a=b"),
+            ("connection", "Keep-Alive"),
+            ("upgrade-insecure-requests", "1"),
+        ];
+        let others =
+            ["te", "via", "forwarded", "x-forwarded-for", "upgrade", "expect", "x_real_ip", "x-other"];
+        let lines = |headers: &HeaderMap| {
+            let mut lines: Vec<String> = headers.iter().map(|line| format!("{line:?}")).collect();
+            lines.sort();
+            lines
+        };
+        for host in [&[("host", "a")][..], &[("host", "")], &[]] {
+            for extra in others.iter().map(Some).chain([None]) {
+                for version in [Version::HTTP_10, Version::HTTP_11, Version::HTTP_2] {
+                    let mut fields = [&plain[..], host].concat();
+                    fields.extend(extra.map(|name| (*name, "x")));
+                    let mut long = request(&fields);
+                    long.version = version;
+                    let mut short = request(&fields);
+                    short.version = version;
+                    let seen = sight(&short.headers);
+                    assert_eq!(seen == Sight::Other, extra.is_some());
+                    let (peer, own) = (peer("::ffff:192.0.2.7"), via(Version::HTTP_11, "weir"));
+                    for trust in [Trust::Nobody, Trust::All] {
+                        prepare_request(&mut long, peer, &trust, "weir");
+                        prepare_seen_request(&mut short, seen, peer, &trust, "weir", &own);
+                        assert_eq!(lines(&short.headers), lines(&long.headers), "{extra:?} {version:?}");
+                        assert_eq!(short.uri, long.uri);
+                        // The second time round they are no longer in plain sight, but no less alike.
+                        if extra.is_none() {
+                            break;
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn of_a_usual_response_nothing_is_taken_and_the_others_are_looked_at() {
+        for name in TAG_FIELDS {
+            assert!(!is_usual(&HeaderName::from_static(name)), "{name}");
+        }
+        let own = via(Version::HTTP_11, "weir");
+        for (name, gone) in [
+            ("etag", false),
+            ("x-other", false),
+            ("connection", true),
+            ("keep-alive", true),
+            ("transfer-encoding", true),
+            ("te", true),
+            ("upgrade", true),
+            ("proxy-connection", true),
+            ("proxy-authenticate", true),
+            ("proxy-authorization", true),
+            ("proxy-authentication-info", true),
+            ("http2-settings", true),
+            ("surrogate-key", true),
+            ("via", false),
+        ] {
+            for version in [Version::HTTP_10, Version::HTTP_11] {
+                let response =
+                    http::Response::builder().header("cache-control", "no-store").header(name, "x");
+                let (mut long, ()) = response.body(()).unwrap().into_parts();
+                long.version = version;
+                let mut short = long.headers.clone();
+                prepare_response(&mut long, "weir");
+                prepare_usual_response(&mut short, version, "weir", &own);
+                assert_eq!(short, long.headers, "{name} {version:?}");
+                assert_eq!(!short.contains_key(name), gone, "{name}");
+            }
+        }
     }
 
     #[test]
@@ -493,10 +708,16 @@ mod tests {
             let mut parts = request(&[("x-request-id", bad)]);
             let (made, new) = request_id(&parts.headers);
             assert!(new && made.len() == 32, "{bad:?}");
-            name_request(&mut parts.headers, &made);
-            assert_eq!(all(&parts.headers, "x-request-id"), [made]);
+            let made = name_request(&mut parts.headers, true).unwrap();
+            assert!(
+                made.len() == 32 && made.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')),
+                "{made}"
+            );
+            assert_eq!(all(&parts.headers, "x-request-id"), [made.clone()]);
+            assert_eq!(name_request(&mut parts.headers, true), Some(made), "it has a name by now");
+            assert_eq!(name_request(&mut parts.headers, false), None, "nobody wants to know");
         }
-        assert_ne!(make_id(), make_id());
+        assert_ne!(new_id(), new_id());
     }
 
     #[test]
