@@ -5,7 +5,6 @@
 //! `Forwarded`, `X-Real-IP`, and the same spelled with underscores, which CGI and WSGI cannot tell apart).
 
 use std::borrow::Cow;
-use std::fmt::Write;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -271,8 +270,8 @@ fn add_forwarded(headers: &mut HeaderMap, peer: Peer, trusted: bool) {
     if !trusted {
         drop_claims(headers);
     }
-    let mut route = joined(headers, &X_FORWARDED_FOR);
-    push_address(&mut route, peer.addr.ip().to_canonical());
+    let route = joined(headers, &X_FORWARDED_FOR).into_bytes();
+    let route = [&route[..], address(peer.addr.ip().to_canonical()).as_bytes()].concat();
     if let Ok(value) = HeaderValue::try_from(route) {
         headers.insert(X_FORWARDED_FOR, value);
     }
@@ -306,29 +305,28 @@ fn is_claim(name: &str) -> bool {
     }
 }
 
-/// An address as text. Nearly all are of version 4, for which the formatting machinery is a detour.
-fn push_address(text: &mut String, address: IpAddr) {
-    match address {
+/// An address as a field's value. Nearly all are of version 4, for which the formatting machinery is a detour.
+fn address(address: IpAddr) -> HeaderValue {
+    let mut text = [0; 15];
+    let mut end = 0;
+    let text = match address {
         IpAddr::V4(address) => {
-            text.reserve("255.255.255.255".len());
             for (place, octet) in address.octets().into_iter().enumerate() {
                 if place > 0 {
-                    text.push('.');
+                    text[end] = b'.';
+                    end += 1;
                 }
-                text.push_str(itoa::Buffer::new().format(octet));
+                let mut digits = itoa::Buffer::new();
+                let digits = digits.format(octet).as_bytes();
+                text[end..end + digits.len()].copy_from_slice(digits);
+                end += digits.len();
             }
+            HeaderValue::from_bytes(&text[..end])
         }
-        // Writing to a string cannot fail.
-        IpAddr::V6(address) => drop(write!(text, "{address}")),
-    }
-}
-
-/// An address as a field's value.
-fn address(address: IpAddr) -> HeaderValue {
-    let mut text = String::new();
-    push_address(&mut text, address);
+        IpAddr::V6(address) => HeaderValue::from_str(&address.to_string()),
+    };
     // Digits, dots and colons are a value.
-    HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static("unknown"))
+    text.unwrap_or_else(|_| HeaderValue::from_static("unknown"))
 }
 
 /// `Via` says which version was received and by whom (RFC 9110 §7.6.3).

@@ -91,7 +91,7 @@ impl Exchange {
         let (trust, name) = (&self.config.trust_forwarded, &self.config.name);
         forwarded::prepare_seen_request(&mut parts, seen, peer, trust, name, &self.via);
         wish.restore(&mut parts.headers);
-        let fitted = self.upstream.fit(Request::from_parts(parts, body));
+        let fitted = self.upstream.fit(Request::from_parts(parts, body), seen != Sight::Other);
         Departing { fitted, wish, method, uri, interim }
     }
 

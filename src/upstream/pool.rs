@@ -22,6 +22,7 @@ use super::alarm::Alarm;
 use super::connect::Connector;
 use super::driver::Driver;
 use super::request_body::Outgoing;
+use super::said::Said;
 use super::{UpstreamConfig, UpstreamError};
 
 /// A request that must not be repeated goes out only on a connection used this recently, or on a new one: the
@@ -71,6 +72,7 @@ struct Idle {
 struct Conn {
     sender: SendRequest<Outgoing>,
     driver: Driver,
+    said: Said,
     alarm: Alarm,
     counted: Counted,
 }
@@ -116,8 +118,8 @@ impl Pool {
         }
         self.make_room();
         let counted = Counted::new(&self.open);
-        let (sender, driver) = self.connector.connect().await?;
-        let conn = Box::new(Conn { sender, driver, alarm: Alarm::default(), counted });
+        let (sender, driver, said) = self.connector.connect().await?;
+        let conn = Box::new(Conn { sender, driver, said, alarm: Alarm::default(), counted });
         Ok(Lease { conn, turn, pool: self.clone(), reused: false })
     }
 
@@ -180,12 +182,13 @@ impl Pool {
         if self.keep_alive.is_zero() || !conn.rest() {
             return;
         }
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         let mut idle = self.idle.lock();
-        idle.stack.push_back((Instant::now(), conn));
-        if !std::mem::replace(&mut idle.reaping, true) {
+        if !idle.reaping {
+            let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
             runtime.spawn(reap(Arc::downgrade(self)));
+            idle.reaping = true;
         }
+        idle.stack.push_back((Instant::now(), conn));
     }
 
     /// Closes what idled too long, and what the upstream has closed; when to look again, or `None` when nothing is left.
@@ -276,6 +279,11 @@ impl Lease {
     /// The connection must go on also when nobody asks for what comes by way of it.
     pub(super) fn detach(&mut self) {
         self.conn.driver.detach();
+    }
+
+    /// What is said on this connection.
+    pub(super) fn said(&self) -> &Said {
+        &self.conn.said
     }
 
     /// It had served a request before, so the upstream may have closed it since.
