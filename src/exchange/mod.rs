@@ -368,7 +368,7 @@ impl Handler for Arc<Exchange> {
         }
         let body = if incoming.is_end_stream() { Body::Empty } else { Body::stream(incoming) };
         if let Way::Pass(route, why) = way {
-            return self.pass_now((parts, body), seen, (peer, interim), arrived, (route, why));
+            return self.pass_now((parts, body), (peer, interim), arrived, (route, why));
         }
         let inbound = Inbound { parts, body, peer, host, arrived, interim: interim.clone() };
         Answering::Later(Box::pin(Arc::clone(self).answer_later(inbound, way, known)))

@@ -14,7 +14,6 @@ use crate::body::Body;
 use crate::interim::Interim;
 use crate::policy::route::Route;
 use crate::semantics::cache_status::{CacheStatus, Forward, Outcome};
-use crate::semantics::fields::{Sight, sight};
 use crate::server::{Answering, Peer};
 use crate::upstream::Fitted;
 
@@ -48,8 +47,7 @@ impl Exchange {
         detail: &'static str,
     ) -> Answer {
         let Inbound { parts, body, peer, interim, .. } = inbound;
-        let seen = sight(&parts.headers);
-        let mut departing = self.depart(parts, body, seen, peer, interim);
+        let mut departing = self.depart(parts, body, peer, interim);
         self.carry(&mut departing, forward, detail).await.on(route)
     }
 
@@ -57,13 +55,12 @@ impl Exchange {
     pub(super) fn pass_now(
         self: &Arc<Self>,
         (mut parts, body): (request::Parts, Body),
-        seen: Sight,
         (peer, interim): (Peer, &Interim),
         started: std::time::Duration,
         (route, detail): (Option<Arc<Route>>, &'static str),
     ) -> Answering {
         let id = forwarded::name_request(&mut parts.headers, self.access.enabled());
-        let mut departing = self.depart(parts, body, seen, peer, interim.clone());
+        let mut departing = self.depart(parts, body, peer, interim.clone());
         let this = Arc::clone(self);
         Answering::Later(Box::pin(async move {
             let answer = this.carry(&mut departing, Forward::Bypass, detail).await;
@@ -74,24 +71,14 @@ impl Exchange {
     }
 
     /// Makes a request ready to go.
-    fn depart(
-        &self,
-        mut parts: request::Parts,
-        body: Body,
-        seen: Sight,
-        peer: Peer,
-        interim: Interim,
-    ) -> Departing {
+    fn depart(&self, mut parts: request::Parts, body: Body, peer: Peer, interim: Interim) -> Departing {
         // Both are cheap to copy; mostly nobody asks.
         let (method, uri) = (parts.method.clone(), parts.uri.clone());
-        let wish = match seen {
-            Sight::Plain | Sight::Personal => Wish::default(),
-            Sight::Other => Wish::take(&mut parts),
-        };
-        let (trust, name) = (&self.config.trust_forwarded, &self.config.name);
-        forwarded::prepare_seen_request(&mut parts, seen, peer, trust, name, &self.via);
+        let plain = forwarded::is_plain(&parts.headers);
+        let wish = if plain { Wish::default() } else { Wish::take(&mut parts) };
+        self.prepare_seen(&mut parts, plain, peer);
         wish.restore(&mut parts.headers);
-        let fitted = self.upstream.fit(Request::from_parts(parts, body), seen != Sight::Other);
+        let fitted = self.upstream.fit(Request::from_parts(parts, body), plain);
         Departing { fitted, wish, method, uri, interim }
     }
 
@@ -130,7 +117,12 @@ impl Exchange {
 
     /// Fields and URI as a proxy sends them on.
     pub(crate) fn make_forwardable(&self, parts: &mut request::Parts, peer: Peer) {
-        forwarded::prepare_request(parts, peer, &self.config.trust_forwarded, &self.config.name);
+        self.prepare_seen(parts, forwarded::is_plain(&parts.headers), peer);
+    }
+
+    fn prepare_seen(&self, parts: &mut request::Parts, plain: bool, peer: Peer) {
+        let (trust, name) = (&self.config.trust_forwarded, &self.config.name);
+        forwarded::prepare_seen_request(parts, plain, peer, trust, name, &self.via);
     }
 }
 
