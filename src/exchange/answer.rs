@@ -115,12 +115,18 @@ impl Answer {
 
     /// The response with its explanation in the header.
     pub(crate) fn into_response(self, config: &ExchangeConfig) -> Response<Body> {
+        let status = self.status.render(&config.name);
+        self.explained(status, config)
+    }
+
+    /// The same with the explanation rendered already.
+    pub(super) fn explained(self, status: HeaderValue, config: &ExchangeConfig) -> Response<Body> {
         let mut response = self.response;
         if response.headers().contains_key(CACHE_STATUS) && !is_readable(response.headers()) {
             response.headers_mut().remove(CACHE_STATUS);
         }
         // The cache closest to the client comes last (RFC 9211 §2).
-        response.headers_mut().append(CACHE_STATUS, self.status.render(&config.name));
+        response.headers_mut().append(CACHE_STATUS, status);
         if config.x_cache {
             let word = if self.status.hit || self.status.collapsed { "HIT" } else { "MISS" };
             response.headers_mut().insert(X_CACHE, HeaderValue::from_static(word));

@@ -5,7 +5,6 @@
 //! `Forwarded`, `X-Real-IP`, and the same spelled with underscores, which CGI and WSGI cannot tell apart).
 
 use std::borrow::Cow;
-use std::fmt::Write;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,8 +14,8 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri, Version, request, response};
 
 use crate::config::Trust;
-use crate::policy::tags::{TAG_FIELDS, hex};
-use crate::semantics::fields::strip_hop_by_hop;
+use crate::policy::tags::TAG_FIELDS;
+use crate::semantics::fields::{is_in_plain_sight, strip_hop_by_hop};
 use crate::server::{Peer, settle};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -71,15 +70,141 @@ pub fn prepare_request(parts: &mut request::Parts, peer: Peer, trust: &Trust, na
     }
 }
 
+/// The same for a request of which is known whether it is [plain](is_plain). `own` is Weir's member of `Via` for messages
+/// of HTTP/1.1. In a plain one there is nothing to look for, and what comes is put beside it.
+pub(super) fn prepare_seen_request(
+    parts: &mut request::Parts,
+    plain: bool,
+    peer: Peer,
+    trust: &Trust,
+    name: &str,
+    own: &HeaderValue,
+) {
+    let headers = &mut parts.headers;
+    if !plain || parts.version != Version::HTTP_11 || parts.uri.authority().is_some() {
+        return prepare_request(parts, peer, trust, name);
+    }
+    headers.reserve(ADDED);
+    headers.remove(CONNECTION);
+    headers.append(X_FORWARDED_FOR, address(peer.addr.ip().to_canonical()));
+    headers.append(X_FORWARDED_PROTO, HeaderValue::from_static(peer.scheme()));
+    if let Some(host) = headers.get(HOST).filter(|host| !host.is_empty()).cloned() {
+        headers.append(X_FORWARDED_HOST, host);
+    }
+    headers.append(VIA, own.clone());
+}
+
+/// Fields that are put on a request: those above, and its name.
+const ADDED: usize = 5;
+
+/// Whether a request has no field about which there is anything to do: none of its connection but `keep-alive`, none that
+/// is put on here, no claim, expectation or override. What is not listed counts as anything.
+pub(super) fn is_plain(headers: &HeaderMap) -> bool {
+    headers.iter().all(|(name, value)| match name.as_str() {
+        "authorization"
+        | "cache-control"
+        | "content-encoding"
+        | "content-length"
+        | "content-type"
+        | "cookie"
+        | "idempotency-key"
+        | "if-match"
+        | "if-modified-since"
+        | "if-none-match"
+        | "if-range"
+        | "if-unmodified-since"
+        | "pragma"
+        | "prefer"
+        | "range"
+        | "sec-purpose"
+        | "x-api-key"
+        | "x-client-version"
+        | "x-correlation-id"
+        | "x-csrf-token"
+        | "x-requested-with"
+        | "x-tenant-id"
+        | "x-xsrf-token" => true,
+        "connection" => value.as_bytes().eq_ignore_ascii_case(b"keep-alive"),
+        _ => is_in_plain_sight(name),
+    })
+}
+
 /// Makes a response fit for the client: hop-by-hop and tag-carrying fields go, `Via` comes.
 pub fn prepare_response(parts: &mut response::Parts, name: &str) {
-    strip_hop_by_hop(&mut parts.headers);
-    if parts.headers.keys().any(|name| TAG_FIELDS.contains(&name.as_str())) {
+    prepare_fields(&mut parts.headers, parts.version, name);
+}
+
+fn prepare_fields(headers: &mut HeaderMap, received: Version, name: &str) {
+    strip_hop_by_hop(headers);
+    if headers.keys().any(|name| TAG_FIELDS.contains(&name.as_str())) {
         for field in TAG_FIELDS {
-            parts.headers.remove(field);
+            headers.remove(field);
         }
     }
-    add_via(&mut parts.headers, parts.version, name);
+    add_via(headers, received, name);
+}
+
+/// The same, with Weir's own member of `Via` for messages of HTTP/1.1 at hand.
+pub(super) fn prepare_usual_response(
+    headers: &mut HeaderMap,
+    received: Version,
+    name: &str,
+    own: &HeaderValue,
+) {
+    if received != Version::HTTP_11 || !headers.keys().all(is_usual) {
+        return prepare_fields(headers, received, name);
+    }
+    headers.append(VIA, own.clone());
+}
+
+/// Fields of responses about which there is nothing to do. What is not listed is looked at more closely.
+fn is_usual(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "accept-ranges"
+            | "access-control-allow-credentials"
+            | "access-control-allow-headers"
+            | "access-control-allow-methods"
+            | "access-control-allow-origin"
+            | "access-control-expose-headers"
+            | "access-control-max-age"
+            | "age"
+            | "allow"
+            | "cache-control"
+            | "content-disposition"
+            | "content-encoding"
+            | "content-language"
+            | "content-length"
+            | "content-location"
+            | "content-range"
+            | "content-security-policy"
+            | "content-type"
+            | "cross-origin-opener-policy"
+            | "cross-origin-resource-policy"
+            | "date"
+            | "etag"
+            | "expires"
+            | "last-modified"
+            | "link"
+            | "location"
+            | "pragma"
+            | "referrer-policy"
+            | "retry-after"
+            | "server"
+            | "server-timing"
+            | "set-cookie"
+            | "strict-transport-security"
+            | "vary"
+            | "www-authenticate"
+            | "x-content-type-options"
+            | "x-frame-options"
+            | "x-powered-by"
+            | "x-ratelimit-limit"
+            | "x-ratelimit-remaining"
+            | "x-ratelimit-reset"
+            | "x-request-id"
+            | "x-xss-protection"
+    )
 }
 
 /// Whether this peer's word about the client counts.
@@ -137,21 +262,29 @@ pub fn is_added_here(name: &HeaderName, any_host: bool) -> bool {
 }
 
 /// A name for the request in logs: the trace id of a valid `traceparent`, else a believable `X-Request-Id`, else
-/// one made here (`true`), which the caller sends upstream with [`name_request`].
+/// one made here (`true`).
 pub fn request_id(headers: &HeaderMap) -> (String, bool) {
     let trace = headers.get(TRACEPARENT).and_then(|v| trace_id(v.as_bytes()));
     let given = || headers.get(X_REQUEST_ID).map(HeaderValue::as_bytes).and_then(believable);
     match trace.or_else(given) {
         Some(id) => (id.to_owned(), false),
-        None => (make_id(), true),
+        None => (text(&new_id()), true),
     }
 }
 
-/// Puts an id that was made here on the request.
-pub fn name_request(headers: &mut HeaderMap, id: &str) {
-    if let Ok(value) = HeaderValue::from_str(id) {
+/// Sees to it that a request has a name, and sends it upstream if it was made here. The name itself is told only to
+/// those who want it.
+pub(super) fn name_request(headers: &mut HeaderMap, wanted: bool) -> Option<String> {
+    let trace = headers.get(TRACEPARENT).and_then(|v| trace_id(v.as_bytes()));
+    let given = || headers.get(X_REQUEST_ID).map(HeaderValue::as_bytes).and_then(believable);
+    if let Some(id) = trace.or_else(given) {
+        return wanted.then(|| id.to_owned());
+    }
+    let id = new_id();
+    if let Ok(value) = HeaderValue::from_bytes(&id) {
         headers.insert(X_REQUEST_ID, value);
     }
+    wanted.then(|| text(&id))
 }
 
 fn wants_trailers(headers: &HeaderMap) -> bool {
@@ -167,8 +300,8 @@ fn add_forwarded(headers: &mut HeaderMap, peer: Peer, trusted: bool) {
     if !trusted {
         drop_claims(headers);
     }
-    let mut route = joined(headers, &X_FORWARDED_FOR);
-    push_address(&mut route, peer.addr.ip().to_canonical());
+    let route = joined(headers, &X_FORWARDED_FOR).into_bytes();
+    let route = [&route[..], address(peer.addr.ip().to_canonical()).as_bytes()].concat();
     if let Ok(value) = HeaderValue::try_from(route) {
         headers.insert(X_FORWARDED_FOR, value);
     }
@@ -202,20 +335,28 @@ fn is_claim(name: &str) -> bool {
     }
 }
 
-/// An address as text. Nearly all are of version 4, for which the formatting machinery is a detour.
-fn push_address(text: &mut String, address: IpAddr) {
-    match address {
+/// An address as a field's value. Nearly all are of version 4, for which the formatting machinery is a detour.
+fn address(address: IpAddr) -> HeaderValue {
+    let mut text = [0; 15];
+    let mut end = 0;
+    let text = match address {
         IpAddr::V4(address) => {
             for (place, octet) in address.octets().into_iter().enumerate() {
                 if place > 0 {
-                    text.push('.');
+                    text[end] = b'.';
+                    end += 1;
                 }
-                text.push_str(itoa::Buffer::new().format(octet));
+                let mut digits = itoa::Buffer::new();
+                let digits = digits.format(octet).as_bytes();
+                text[end..end + digits.len()].copy_from_slice(digits);
+                end += digits.len();
             }
+            HeaderValue::from_bytes(&text[..end])
         }
-        // Writing to a string cannot fail.
-        IpAddr::V6(address) => drop(write!(text, "{address}")),
-    }
+        IpAddr::V6(address) => HeaderValue::from_str(&address.to_string()),
+    };
+    // Digits, dots and colons are a value.
+    text.unwrap_or_else(|_| HeaderValue::from_static("unknown"))
 }
 
 /// `Via` says which version was received and by whom (RFC 9110 §7.6.3).
@@ -232,6 +373,13 @@ pub fn via(version: Version, name: &str) -> HeaderValue {
     let mut member = String::new();
     push_member(&mut member, version, name);
     HeaderValue::try_from(member).unwrap_or_else(|_| HeaderValue::from_static("1.1 weir"))
+}
+
+/// The same value for as long as the process lives: clones of it count no references, which threads would do in each
+/// other's way. For the few that are made when the process starts.
+pub(super) fn lasting(value: &HeaderValue) -> HeaderValue {
+    let bytes: &'static [u8] = Box::leak(value.as_bytes().into());
+    HeaderValue::from_maybe_shared(bytes::Bytes::from_static(bytes)).unwrap_or_else(|_| value.clone())
 }
 
 fn push_member(list: &mut String, received: Version, name: &str) {
@@ -303,9 +451,9 @@ fn believable(value: &[u8]) -> Option<&str> {
     if fits { std::str::from_utf8(value).ok() } else { None }
 }
 
-/// 128 bits in hex, different for every request of every process: a counter, scrambled with a seed of the process.
+/// A new name: 128 bits in hex, different for every request of every process: a counter, scrambled with a seed of the process.
 /// It is a name, not a secret.
-fn make_id() -> String {
+fn new_id() -> [u8; 32] {
     static SEED: OnceLock<u64> = OnceLock::new();
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let seed = *SEED.get_or_init(|| {
@@ -317,254 +465,20 @@ fn make_id() -> String {
         }
     });
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
-    hex(&xxhash_rust::xxh3::xxh3_128_with_seed(&count.to_le_bytes(), seed).to_be_bytes())
+    let id = xxhash_rust::xxh3::xxh3_128_with_seed(&count.to_le_bytes(), seed).to_be_bytes();
+    let mut text = [0; 32];
+    for (digits, byte) in text.chunks_exact_mut(2).zip(id) {
+        digits[0] = DIGITS[usize::from(byte >> 4)];
+        digits[1] = DIGITS[usize::from(byte & 15)];
+    }
+    text
+}
+
+const DIGITS: &[u8; 16] = b"0123456789abcdef";
+
+fn text(id: &[u8]) -> String {
+    String::from_utf8_lossy(id).into_owned()
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn peer(ip: &str) -> Peer {
-        Peer { addr: (ip.parse::<IpAddr>().unwrap(), 40_000).into(), tls: false }
-    }
-
-    fn request(fields: &[(&str, &str)]) -> request::Parts {
-        let mut request = http::Request::builder().uri("/x?y=1");
-        for (name, value) in fields {
-            request = request.header(*name, *value);
-        }
-        request.body(()).unwrap().into_parts().0
-    }
-
-    fn all(headers: &HeaderMap, name: &str) -> Vec<String> {
-        headers.get_all(name).iter().map(|v| v.to_str().unwrap().to_owned()).collect()
-    }
-
-    #[test]
-    fn an_untrusted_peer_is_not_believed() {
-        let mut parts = request(&[
-            ("host", "api.example"),
-            ("x-forwarded-for", "1.2.3.4"),
-            ("x-forwarded-proto", "https"),
-            ("x-forwarded-host", "evil.example"),
-            ("x-forwarded-prefix", "/admin"),
-            ("forwarded", "for=1.2.3.4"),
-            ("x-real-ip", "1.2.3.4"),
-            ("x_forwarded_for", "1.2.3.4"),
-            ("X-Forwarded_Host", "evil.example"),
-            ("x_other", "stays"),
-        ]);
-        prepare_request(&mut parts, peer("192.0.2.7"), &Trust::Nobody, "weir");
-        assert_eq!(all(&parts.headers, "x-forwarded-for"), ["192.0.2.7"]);
-        assert_eq!(all(&parts.headers, "x-forwarded-proto"), ["http"]);
-        assert_eq!(all(&parts.headers, "x-forwarded-host"), ["api.example"]);
-        for gone in ["forwarded", "x-real-ip", "x-forwarded-prefix", "x_forwarded_for", "x-forwarded_host"] {
-            assert!(!parts.headers.contains_key(gone), "{gone}");
-        }
-        assert_eq!(all(&parts.headers, "x_other"), ["stays"]);
-    }
-
-    #[test]
-    fn a_trusted_peer_is_believed_and_added() {
-        let mut parts = request(&[
-            ("host", "inner"),
-            ("x-forwarded-for", "1.2.3.4"),
-            ("x-forwarded-for", "10.0.0.9"),
-            ("x-forwarded-proto", "https"),
-            ("x-forwarded-host", "api.example"),
-            ("forwarded", "for=1.2.3.4"),
-        ]);
-        let trust = Trust::Networks(vec![("10.0.0.0".parse().unwrap(), 8)]);
-        prepare_request(&mut parts, peer("::ffff:10.1.2.3"), &trust, "weir");
-        assert_eq!(all(&parts.headers, "x-forwarded-for"), ["1.2.3.4, 10.0.0.9, 10.1.2.3"]);
-        assert_eq!(all(&parts.headers, "x-forwarded-proto"), ["https"]);
-        assert_eq!(all(&parts.headers, "x-forwarded-host"), ["api.example"]);
-        assert_eq!(all(&parts.headers, "forwarded"), ["for=1.2.3.4"]);
-    }
-
-    #[test]
-    fn hop_by_hop_fields_go_and_host_and_trailer_stay() {
-        let mut parts = request(&[
-            ("host", "a"),
-            ("connection", "keep-alive, x-secret, host, trailer"),
-            ("x-secret", "1"),
-            ("keep-alive", "timeout=5"),
-            ("transfer-encoding", "chunked"),
-            ("trailer", "x-sum"),
-            ("te", "gzip;q=0.5, trailers"),
-            ("accept", "*/*"),
-        ]);
-        prepare_request(&mut parts, peer("::1"), &Trust::Nobody, "weir");
-        for gone in ["x-secret", "keep-alive", "transfer-encoding"] {
-            assert!(!parts.headers.contains_key(gone), "{gone}");
-        }
-        assert_eq!(all(&parts.headers, "host"), ["a"]);
-        assert_eq!(all(&parts.headers, "trailer"), ["x-sum"]);
-        assert_eq!(all(&parts.headers, "te"), ["trailers"]);
-        assert_eq!(all(&parts.headers, "connection"), ["te"]);
-        assert_eq!(all(&parts.headers, "accept"), ["*/*"]);
-        assert_eq!(all(&parts.headers, "x-forwarded-for"), ["::1"]);
-    }
-
-    #[test]
-    fn via_is_appended_with_the_version_received() {
-        for (version, expected) in [
-            (Version::HTTP_10, "1.0 edge, 1.0 weir"),
-            (Version::HTTP_11, "1.0 edge, 1.1 weir"),
-            (Version::HTTP_2, "1.0 edge, 2 weir"),
-        ] {
-            let mut parts = request(&[("host", "a"), ("via", "1.0 edge"), ("expect", "100-continue")]);
-            parts.version = version;
-            prepare_request(&mut parts, peer("::1"), &Trust::All, "weir");
-            assert_eq!(all(&parts.headers, "via"), [expected]);
-            assert_eq!(parts.headers.contains_key(EXPECT), version != Version::HTTP_10);
-        }
-    }
-
-    #[test]
-    fn targets_take_origin_form() {
-        let mut parts = request(&[]);
-        parts.version = Version::HTTP_2;
-        parts.uri = Uri::from_static("http://api.example:80/x?y");
-        prepare_request(&mut parts, peer("::1"), &Trust::Nobody, "weir");
-        assert_eq!(parts.uri, "/x?y");
-        assert_eq!(all(&parts.headers, "host"), ["api.example:80"]);
-        assert_eq!(all(&parts.headers, "x-forwarded-host"), ["api.example:80"]);
-    }
-
-    #[test]
-    fn responses_lose_tags_and_hop_by_hop_fields() {
-        let mut parts = http::Response::builder()
-            .header("surrogate-key", "a b")
-            .header("cache-tag", "a")
-            .header("xkey", "a")
-            .header("cache-groups", "\"a\"")
-            .header("connection", "close, x-hop")
-            .header("x-hop", "1")
-            .header("trailer", "x-sum")
-            .header("etag", "\"1\"")
-            .body(())
-            .unwrap()
-            .into_parts()
-            .0;
-        prepare_response(&mut parts, "weir");
-        let mut names: Vec<_> = parts.headers.keys().map(HeaderName::as_str).collect();
-        names.sort_unstable();
-        assert_eq!(names, ["etag", "trailer", "via"]);
-        assert_eq!(parts.headers["via"], "1.1 weir");
-    }
-
-    #[test]
-    fn networks() {
-        let cases = [
-            ("10.1.2.3", "10.0.0.0", 8, true),
-            ("11.1.2.3", "10.0.0.0", 8, false),
-            ("10.1.2.3", "10.1.2.3", 32, true),
-            ("10.1.2.4", "10.1.2.3", 32, false),
-            ("203.0.113.9", "0.0.0.0", 0, true),
-            ("2001:db8::1", "2001:db8::", 32, true),
-            ("2001:db9::1", "2001:db8::", 32, false),
-            ("2001:db8::1", "::", 0, true),
-            ("2001:db8::1", "2001:db8::1", 128, true),
-            ("10.1.2.3", "::ffff:10.0.0.0", 104, true),
-            ("11.1.2.3", "::ffff:10.0.0.0", 104, false),
-            ("10.1.2.3", "::", 0, false),
-            ("2001:db8::1", "0.0.0.0", 0, false),
-        ];
-        for (peer, network, length, expected) in cases {
-            let trust = Trust::Networks(vec![(network.parse().unwrap(), length)]);
-            assert_eq!(trusted(&trust, peer.parse().unwrap()), expected, "{peer} in {network}/{length}");
-        }
-        assert!(!trusted(&Trust::Nobody, "127.0.0.1".parse().unwrap()));
-        assert!(trusted(&Trust::All, "203.0.113.9".parse().unwrap()));
-    }
-
-    #[test]
-    fn request_names() {
-        let trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
-        let id = "4bf92f3577b34da6a3ce929d0e0e4736";
-        let parts = request(&[("traceparent", trace), ("x-request-id", "other")]);
-        assert_eq!(request_id(&parts.headers), (id.to_owned(), false));
-        let parts = request(&[("x-request-id", "abc-1")]);
-        assert_eq!(request_id(&parts.headers), ("abc-1".to_owned(), false));
-        let long = "a".repeat(LONGEST_ID + 1);
-        for bad in ["", "a b", long.as_str()] {
-            let mut parts = request(&[("x-request-id", bad)]);
-            let (made, new) = request_id(&parts.headers);
-            assert!(new && made.len() == 32, "{bad:?}");
-            name_request(&mut parts.headers, &made);
-            assert_eq!(all(&parts.headers, "x-request-id"), [made]);
-        }
-        assert_ne!(make_id(), make_id());
-    }
-
-    #[test]
-    fn only_valid_traces_count() {
-        let valid = |v: &str| trace_id(v.as_bytes()).is_some();
-        assert!(valid("01-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-later"));
-        for bad in [
-            "",
-            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-later",
-            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-0",
-            "ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
-            "00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01",
-            "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
-            "00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01",
-            "00_4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
-        ] {
-            assert!(!valid(bad), "{bad}");
-        }
-    }
-
-    #[test]
-    fn the_listener_s_scheme_counts_unless_a_trusted_peer_says_another() {
-        let [plain, tls] = [false, true].map(|tls| Peer { tls, ..peer("10.0.0.1") });
-        for (peer, trust, told, scheme) in [
-            (plain, &Trust::Nobody, None, "http"),
-            (tls, &Trust::Nobody, None, "https"),
-            (tls, &Trust::Nobody, Some("http"), "https"),
-            (plain, &Trust::Nobody, Some("https"), "http"),
-            (tls, &Trust::All, None, "https"),
-            (tls, &Trust::All, Some("http"), "http"),
-            (plain, &Trust::All, Some("HTTPS"), "https"),
-        ] {
-            let mut parts = request(&[("host", "a")]);
-            if let Some(told) = told {
-                parts.headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(told));
-            }
-            assert_eq!(
-                outside(&parts.headers, peer, trust, "a").scheme,
-                scheme,
-                "{peer:?} {trust:?} {told:?}"
-            );
-            prepare_request(&mut parts, peer, trust, "weir");
-            assert_eq!(all(&parts.headers, "x-forwarded-proto").concat().to_lowercase(), scheme);
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn any_fields_pass_without_panic(
-            fields in proptest::collection::vec(("[a-z_-]{1,20}", proptest::collection::vec(any::<u8>(), 0..80)), 0..8),
-            trust in any::<bool>(),
-        ) {
-            let mut parts = request(&[]);
-            for (name, value) in fields {
-                if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::from_bytes(&value)) {
-                    parts.headers.append(name, value);
-                }
-            }
-            let (id, _) = request_id(&parts.headers);
-            prop_assert!(!id.is_empty() && id.len() <= LONGEST_ID && id.bytes().all(|b| b.is_ascii_graphic()));
-            let trust = if trust { Trust::All } else { Trust::Nobody };
-            prepare_request(&mut parts, peer("192.0.2.7"), &trust, "weir");
-            prop_assert!(parts.headers["x-forwarded-for"].to_str().unwrap().ends_with("192.0.2.7"));
-        }
-
-        #[test]
-        fn traces_never_panic(value in proptest::collection::vec(any::<u8>(), 0..80)) {
-            let _ = trace_id(&value);
-        }
-    }
-}
+mod tests;

@@ -124,6 +124,8 @@ pub struct Exchange {
     tunnels: upgrade::Tunnels,
     /// Weir's own member of `Via`.
     via: HeaderValue,
+    /// What is said of requests that are passed on.
+    passed: pass::Passed,
 }
 
 impl std::fmt::Debug for Exchange {
@@ -146,10 +148,12 @@ pub(crate) struct Inbound {
 impl Exchange {
     /// Puts it together.
     pub fn new(parts: Parts) -> Arc<Exchange> {
-        let via = forwarded::via(http::Version::HTTP_11, &parts.config.name);
+        let via = forwarded::lasting(&forwarded::via(http::Version::HTTP_11, &parts.config.name));
+        let passed = pass::Passed::new(&parts.config.name);
         let board = Board::new(parts.clock.clone());
         Arc::new(Exchange {
             via,
+            passed,
             policy: parts.policy,
             store: parts.store,
             upstream: parts.upstream,
@@ -188,20 +192,20 @@ impl Exchange {
     fn choose(&self, parts: &request::Parts, host: &str, overridden: bool) -> Way {
         // Who asks for another protocol may not get it: an unsafe method is then carried out like any other.
         if upgrade::is_upgrade(parts) && is_safe(&parts.method) && !overridden {
-            return Way::Pass(None, "upgrade");
+            return Way::Pass(None, pass::UPGRADE);
         }
         let method = &parts.method;
         match self.policy.routes.find(parts, host) {
             // The backend may read another method in it.
             found if overridden && !found.is_some_and(|route| route.cache) => Way::Mutate,
             Some(route) if route.cache && is_readable(method, route) => Way::Read(Arc::clone(route)),
-            Some(route) if is_safe(method) => Way::Pass(Some(Arc::clone(route)), "route-not-cached"),
+            Some(route) if is_safe(method) => Way::Pass(Some(Arc::clone(route)), pass::NOT_CACHED),
             None if self.policy.unlisted == Unlisted::Rfc
                 && matches!(*method, Method::GET | Method::HEAD) =>
             {
                 Way::Read(Arc::clone(&self.policy.rfc_route))
             }
-            None if is_safe(method) => Way::Pass(None, "no-route"),
+            None if is_safe(method) => Way::Pass(None, pass::NO_ROUTE),
             _ => Way::Mutate,
         }
     }
@@ -210,7 +214,7 @@ impl Exchange {
     async fn go(self: &Arc<Self>, inbound: Inbound, way: Way, known: Known) -> Answer {
         match way {
             Way::Read(route) => Box::pin(self.read(inbound, route, known)).await,
-            Way::Pass(route, why) => self.pass(inbound, route, Forward::Bypass, why).await,
+            Way::Pass(route, why) => Box::pin(self.pass(inbound, route, Forward::Bypass, why)).await,
             Way::Mutate => Box::pin(self.mutate(inbound)).await,
         }
     }
@@ -242,7 +246,10 @@ impl Exchange {
 
     fn finish(&self, answer: Answer, route: Option<&Route>, request: &Logged<'_>) -> Response<Body> {
         self.note(&answer.told(), route, request);
-        answer.into_response(&self.config)
+        match self.passed.of(&answer.status).cloned() {
+            Some(status) => answer.explained(status, &self.config),
+            None => answer.into_response(&self.config),
+        }
     }
 
     /// Counts and logs an answer.
@@ -282,10 +289,7 @@ impl Exchange {
                 Err(lookup) => *found = Some(lookup),
             }
         }
-        let (id, made) = forwarded::request_id(&inbound.parts.headers);
-        if made {
-            forwarded::name_request(&mut inbound.parts.headers, &id);
-        }
+        let id = forwarded::name_request(&mut inbound.parts.headers, self.access.enabled());
         let (started, peer) = (inbound.arrived, inbound.peer);
         let (method, path) = (inbound.parts.method.clone(), inbound.parts.uri.path().to_owned());
         let mut answer = self.go(inbound, way, known).await;
@@ -293,7 +297,7 @@ impl Exchange {
         self.finish(
             answer,
             route.as_deref(),
-            &Logged { started, peer, method: &method, path: &path, id: id.into() },
+            &Logged { started, peer, method: &method, path: &path, id: id.unwrap_or_default().into() },
         )
     }
 }
@@ -376,11 +380,14 @@ impl Handler for Arc<Exchange> {
         }
         // What a cached route's requests mean is said by their method and path alone, wherever they go from here.
         let stripped = overridden && self.policy.routes.find(&parts, &host).is_some_and(|route| route.cache);
-        let host = host.into_owned();
+        let host = if matches!(way, Way::Pass(..)) { String::new() } else { host.into_owned() };
         if stripped {
             strip_overrides(&mut parts.headers);
         }
         let body = if incoming.is_end_stream() { Body::Empty } else { Body::stream(incoming) };
+        if let Way::Pass(route, why) = way {
+            return self.pass_now((parts, body), (peer, interim), arrived, (route, why));
+        }
         let inbound = Inbound { parts, body, peer, host, arrived, interim: interim.clone() };
         Answering::Later(Box::pin(Arc::clone(self).answer_later(inbound, way, known)))
     }

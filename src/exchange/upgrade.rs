@@ -48,6 +48,7 @@ pub fn requested(parts: &Parts) -> Option<HeaderValue> {
 }
 
 /// A client's wish for another protocol, kept aside while its request is made fit for forwarding.
+#[derive(Debug, Default)]
 pub struct Wish {
     protocols: Option<HeaderValue>,
     client: Option<OnUpgrade>,

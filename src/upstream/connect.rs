@@ -21,7 +21,11 @@ use tokio_rustls::TlsConnector;
 
 use super::driver::Driver;
 use super::request_body::Outgoing;
+use super::said::{Heard, Said};
 use super::{UpstreamConfig, UpstreamError};
+
+/// One end of a connection, what drives it, and what is said on it.
+pub(super) type Opened = (SendRequest<Outgoing>, Driver, Said);
 
 /// Knows where the upstream is and how to speak to it.
 pub(super) struct Connector {
@@ -67,14 +71,14 @@ impl Connector {
     }
 
     /// One connection, ready for its first request, and what drives it.
-    pub(super) async fn connect(&self) -> Result<(SendRequest<Outgoing>, Driver), UpstreamError> {
+    pub(super) async fn connect(&self) -> Result<Opened, UpstreamError> {
         match timeout(self.budget, self.attempt(Instant::now() + self.budget)).await {
             Ok(done) => done,
             Err(_) => Err(UpstreamError::ConnectTimeout(self.budget)),
         }
     }
 
-    async fn attempt(&self, until: Instant) -> Result<(SendRequest<Outgoing>, Driver), UpstreamError> {
+    async fn attempt(&self, until: Instant) -> Result<Opened, UpstreamError> {
         let stream = self.tcp(until).await?;
         match &self.tls {
             None => handshake(stream).await,
@@ -114,12 +118,13 @@ impl Connector {
 }
 
 /// Starts HTTP on a stream.
-async fn handshake<S>(stream: S) -> Result<(SendRequest<Outgoing>, Driver), UpstreamError>
+async fn handshake<S>(stream: S) -> Result<Opened, UpstreamError>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let said = Said::default();
     let (sender, connection) = http1::Builder::new()
-        .handshake(TokioIo::new(stream))
+        .handshake(TokioIo::new(Heard::new(stream, said.clone())))
         .await
         .map_err(|e| UpstreamError::Connect(e.to_string()))?;
     let driver = Driver::new(Box::pin(async move {
@@ -128,7 +133,7 @@ where
             tracing::debug!(%error, "an upstream connection ended");
         }
     }));
-    Ok((sender, driver))
+    Ok((sender, driver, said))
 }
 
 /// The system's authorities, and those of `ca_file` besides.

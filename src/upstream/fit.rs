@@ -1,6 +1,6 @@
 //! Makes a request fit for an HTTP/1.1 connection: version, target, `Host`, and one unambiguous length.
 
-use http::header::{CONTENT_LENGTH, EXPECT, HOST, TRANSFER_ENCODING};
+use http::header::{CONTENT_LENGTH, EXPECT, HOST, TRANSFER_ENCODING, UPGRADE};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, Version};
 use http_body::Body as _;
@@ -11,10 +11,45 @@ use crate::body::Body;
 use crate::interim::Listener;
 
 /// A request as the connection takes it.
-pub(super) struct Fitted {
+#[derive(Debug)]
+pub struct Fitted {
     pub(super) request: Request<Outgoing>,
     /// `None` for a request without content.
     pub(super) upload: Option<Arc<Upload>>,
+    pub(super) asked: Asked,
+}
+
+/// What a request asks for that decides about its sending and its response.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asked {
+    /// Its method is safe (RFC 9110 §9.2.1).
+    pub(super) safe: bool,
+    /// The head alone.
+    pub(super) head: bool,
+    /// Another protocol.
+    pub(super) upgrade: bool,
+}
+
+/// Which fields are there that have a say here: told by one look at each name.
+#[derive(Default)]
+struct Names {
+    host: bool,
+    coding: bool,
+    length: bool,
+    expect: bool,
+    upgrade: bool,
+}
+
+impl Names {
+    fn of(headers: &HeaderMap) -> Names {
+        headers.keys().fold(Names::default(), |seen, name| Names {
+            host: seen.host || *name == HOST,
+            coding: seen.coding || *name == TRANSFER_ENCODING,
+            length: seen.length || *name == CONTENT_LENGTH,
+            expect: seen.expect || *name == EXPECT,
+            upgrade: seen.upgrade || *name == UPGRADE,
+        })
+    }
 }
 
 /// `host`: replaces the client's. `fallback`: where there is none.
@@ -23,21 +58,26 @@ pub(super) fn fit(request: Request<Body>, host: Option<&HeaderValue>, fallback: 
     parts.version = Version::HTTP_11;
     // The client side's other extensions mean nothing here, and some keep its connection alive.
     parts.extensions = http::Extensions::new();
-    settle_host(&mut parts.headers, &parts.uri, host, fallback);
+    let names = Names::of(&parts.headers);
+    settle_host(&mut parts.headers, names.host, &parts.uri, host, fallback);
     let target = parts.uri.into_parts().path_and_query;
     parts.uri = Uri::from(target.unwrap_or_else(|| PathAndQuery::from_static("/")));
 
-    let length = settle_length(&parts.method, &mut parts.headers, &body);
+    let asked =
+        Asked { safe: parts.method.is_safe(), head: parts.method == Method::HEAD, upgrade: names.upgrade };
+    let length = settle_length(&parts.method, &mut parts.headers, &names, &body);
     if length == Some(0) {
         // RFC 9110 §10.1.1: no expectation without content.
-        parts.headers.remove(EXPECT);
-        return Fitted { request: Request::from_parts(parts, Outgoing::empty()), upload: None };
+        if names.expect {
+            parts.headers.remove(EXPECT);
+        }
+        return Fitted { request: Request::from_parts(parts, Outgoing::empty()), upload: None, asked };
     }
     let expects =
         parts.headers.get(EXPECT).is_some_and(|v| v.as_bytes().eq_ignore_ascii_case(b"100-continue"));
     let upload = Upload::new(expects);
     let outgoing = Outgoing::new(body, upload.clone(), length);
-    Fitted { request: Request::from_parts(parts, outgoing), upload: Some(upload) }
+    Fitted { request: Request::from_parts(parts, outgoing), upload: Some(upload), asked }
 }
 
 /// Who hears what the backend says before its response.
@@ -53,10 +93,16 @@ pub(super) fn hear(request: &mut Request<Outgoing>, upload: Option<&Arc<Upload>>
     });
 }
 
-fn settle_host(headers: &mut HeaderMap, uri: &Uri, host: Option<&HeaderValue>, fallback: &HeaderValue) {
+fn settle_host(
+    headers: &mut HeaderMap,
+    has_one: bool,
+    uri: &Uri,
+    host: Option<&HeaderValue>,
+    fallback: &HeaderValue,
+) {
     if let Some(host) = host {
         headers.insert(HOST, host.clone());
-    } else if !headers.contains_key(HOST) {
+    } else if !has_one {
         let named = uri.authority().and_then(|a| HeaderValue::from_str(a.as_str()).ok());
         headers.insert(HOST, named.unwrap_or_else(|| fallback.clone()));
     }
@@ -64,14 +110,15 @@ fn settle_host(headers: &mut HeaderMap, uri: &Uri, host: Option<&HeaderValue>, f
 
 /// Leaves exactly one of `Content-Length` and `Transfer-Encoding: chunked`, or neither for no content
 /// (RFC 9112 §6.2, §6.3). Returns the length where it is known.
-fn settle_length(method: &Method, headers: &mut HeaderMap, body: &Body) -> Option<u64> {
-    headers.remove(TRANSFER_ENCODING);
+fn settle_length(method: &Method, headers: &mut HeaderMap, names: &Names, body: &Body) -> Option<u64> {
+    if names.coding {
+        headers.remove(TRANSFER_ENCODING);
+    }
     let exact = if body.is_end_stream() { Some(0) } else { body.size_hint().exact() };
     match exact {
         Some(0) => {
             // RFC 9110 §8.6: a method that anticipates content says that there is none.
-            let says = headers.contains_key(CONTENT_LENGTH)
-                || matches!(*method, Method::POST | Method::PUT | Method::PATCH);
+            let says = names.length || matches!(*method, Method::POST | Method::PUT | Method::PATCH);
             if says {
                 headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
             }
@@ -114,11 +161,6 @@ pub(super) fn content_length(headers: &HeaderMap) -> Option<u64> {
         return None;
     }
     value.parse().ok()
-}
-
-/// Any `Content-Length` at all (hyper has judged it by now).
-pub(super) fn has_length(headers: &HeaderMap) -> bool {
-    headers.contains_key(CONTENT_LENGTH)
 }
 
 /// `Transfer-Encoding` is `chunked` and nothing else.

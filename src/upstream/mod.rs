@@ -18,26 +18,29 @@ pub mod jwks;
 pub mod pool;
 mod request_body;
 mod response_body;
+mod said;
 
-use std::borrow::Cow;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::header::{CONNECTION, TRANSFER_ENCODING, UPGRADE};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version};
+use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
+use hyper::client::conn::TrySendError;
 use tokio::time::Instant;
 
 use self::connect::Connector;
-use self::fit::Fitted;
+use self::fit::Asked;
+pub use self::fit::Fitted;
 use self::pool::{Lease, Pool, Want};
 use self::request_body::{Outgoing, Upload};
 use self::response_body::ResponseBody;
 pub use self::response_body::ResponseBodyError;
+use self::said::Said;
 use crate::body::Body;
 use crate::interim::Listener;
 use crate::semantics::fields::is_override;
@@ -144,8 +147,8 @@ pub struct CloseDelimited;
 enum Failure {
     /// The connection closed before it took the request: here it is again, untouched.
     Unsent(Box<Request<Outgoing>>, String),
-    /// Some of it may have been sent, and the connection ended without an answer.
-    Broken(UpstreamError),
+    /// Some of it may have been sent, and the connection ended without an answer. What was said, if it may be said again.
+    Broken(Option<Box<Request<Outgoing>>>, UpstreamError),
     /// No use trying again.
     Final(UpstreamError),
 }
@@ -177,73 +180,86 @@ impl Upstream {
         request: Request<Body>,
         interim: Option<Listener>,
     ) -> Result<Response<Body>, UpstreamError> {
-        self.send_again(request, interim, None).await
+        self.send_fitted(&mut self.fit(request, false), interim).await
     }
 
-    /// The same for who keeps the fields of the request: no copy of them is made for the case of a retry.
+    /// The same as [`Upstream::send`].
     pub async fn send_kept(
         &self,
         request: Request<Body>,
-        fields: &HeaderMap,
+        _: &HeaderMap,
         interim: Option<Listener>,
     ) -> Result<Response<Body>, UpstreamError> {
-        self.send_again(request, interim, Some(fields)).await
+        self.send(request, interim).await
     }
 
-    async fn send_again(
-        &self,
-        request: Request<Body>,
-        interim: Option<Listener>,
-        kept: Option<&HeaderMap>,
-    ) -> Result<Response<Body>, UpstreamError> {
+    /// Makes a request, given as for [`Upstream::send`], fit for a connection: what can be done before there is one.
+    /// `plain`: none of its fields can be an override.
+    pub fn fit(&self, request: Request<Body>, plain: bool) -> Fitted {
         let host = (!self.config.preserve_host).then_some(&self.authority);
-        let Fitted { mut request, upload } = fit::fit(request, host, &self.authority);
         // Behind an override a backend may read another method than the one on the line.
-        let safe = request.method().is_safe() && !request.headers().keys().any(is_override);
+        let overridden = !plain && request.headers().keys().any(is_override);
+        let mut fitted = fit::fit(request, host, &self.authority);
+        fitted.asked.safe &= !overridden;
+        fitted
+    }
+
+    /// The same as [`Upstream::send`] for a request that is fit already. It stays where it is until it is sent.
+    pub async fn send_fitted(
+        &self,
+        fitted: &mut Fitted,
+        interim: Option<Listener>,
+    ) -> Result<Response<Body>, UpstreamError> {
+        let Fitted { request, upload, asked } = fitted;
+        let Asked { safe, .. } = *asked;
         let repeatable = upload.is_none() && safe;
         let mut want = if repeatable { Want::Any } else { Want::Recent };
-        fit::hear(&mut request, upload.as_ref(), interim.clone());
+        fit::hear(request, upload.as_ref(), interim.clone());
         loop {
             let lease = self.pool.checkout(want).await?;
             let reused = lease.reused();
-            let copy = (reused && repeatable).then(|| Copy::of(&request, kept));
+            let again = reused && repeatable;
             // The second time round the connection is fresh, so this ends.
             want = Want::Fresh;
-            request = match self.attempt(lease, request, upload.as_ref()).await {
+            match self.attempt(lease, request, upload.as_ref(), *asked, again).await {
                 Ok(response) => return Ok(response),
-                Err(Failure::Unsent(request, _)) if reused => *request,
+                Err(Failure::Unsent(unsent, _)) if reused => *request = *unsent,
                 // Not one byte went out, so this is a connection that never was.
                 Err(Failure::Unsent(_, why)) => return Err(UpstreamError::Connect(why)),
-                Err(Failure::Broken(error)) => {
-                    let mut request = copy.ok_or(error)?.request(host, &self.authority);
-                    fit::hear(&mut request, None, interim.clone());
-                    request
+                Err(Failure::Broken(said, error)) => {
+                    *request = *said.ok_or(error)?;
+                    fit::hear(request, None, interim.clone());
                 }
                 Err(Failure::Final(error)) => return Err(error),
-            };
+            }
         }
     }
 
     async fn attempt(
         &self,
         mut lease: Lease,
-        request: Request<Outgoing>,
+        request: &mut Request<Outgoing>,
         upload: Option<&Arc<Upload>>,
+        asked: Asked,
+        again: bool,
     ) -> Result<Response<Body>, Failure> {
-        let method = request.method().clone();
-        let upgrading = request.headers().contains_key(UPGRADE);
-        let sending = lease.sender().try_send_request(request);
-        let response = match self.head(&mut lease, sending, upload.map(Arc::as_ref)).await? {
-            Ok(response) => response,
-            Err(mut error) => {
-                return Err(match error.take_message() {
-                    Some(request) => Failure::Unsent(Box::new(request), describe(&error.into_error())),
-                    None => classify(&error.into_error()),
-                });
-            }
+        if again {
+            lease.said().listen();
+        }
+        let taken = std::mem::replace(request, Request::new(Outgoing::empty()));
+        let mut sending = pin!(lease.sender().try_send_request(taken));
+        let mut came = None;
+        let wait = |cx: &mut Context<'_>| sending.as_mut().poll(cx).map(|head| came = Some(head));
+        self.head(&mut lease, wait, upload.map(Arc::as_ref)).await?;
+        let response = match came {
+            Some(Ok(response)) => response,
+            Some(Err(error)) => return Err(failed(error, again.then(|| lease.said()))),
+            // Not waited for any longer before it has come.
+            None => return Err(Failure::Broken(None, UpstreamError::Closed("no head".to_owned()))),
         };
+        lease.said().ignore();
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            if !upgrading {
+            if !asked.upgrade {
                 let why = "101 Switching Protocols, which nobody asked for".to_owned();
                 return Err(Failure::Final(UpstreamError::Protocol(why)));
             }
@@ -256,20 +272,20 @@ impl Upstream {
             // reads, and after the exchange too.
             lease.detach();
         }
-        self.answer(&method, response, lease, upload.cloned()).await.map_err(Failure::Final)
+        self.answer(asked.head, response, lease, upload.cloned()).await.map_err(Failure::Final)
     }
 
-    /// Waits for the head. The budget starts anew whenever the request body moves: an upload is no silence.
-    async fn head<F: Future>(
+    /// Waits for the head by `wait`. The budget starts anew whenever the request body moves: an upload is no silence.
+    async fn head(
         &self,
         lease: &mut Lease,
-        sending: F,
+        mut wait: impl FnMut(&mut Context<'_>) -> Poll<()>,
         upload: Option<&Upload>,
-    ) -> Result<F::Output, Failure> {
-        let mut sending = pin!(sending);
+    ) -> Result<(), Failure> {
         let budget = self.config.first_byte_timeout;
         if budget.is_zero() && upload.is_none() {
-            return Ok(poll_fn(|cx| lease.poll(cx, |cx| sending.as_mut().poll(cx))).await);
+            poll_fn(|cx| lease.poll(cx, &mut wait)).await;
+            return Ok(());
         }
         // "None" is a century: long enough, and within what a timer can hold.
         let budget = if budget.is_zero() { Duration::from_secs(100 * 365 * 86_400) } else { budget };
@@ -279,12 +295,12 @@ impl Upstream {
             until = start + budget.min(CONTINUE_PATIENCE);
         }
         loop {
-            let head = poll_fn(|cx| match lease.poll(cx, |cx| sending.as_mut().poll(cx)) {
-                Poll::Ready(done) => Poll::Ready(Some(done)),
-                Poll::Pending => lease.poll_alarm(cx, until).map(|()| None),
+            let came = poll_fn(|cx| match lease.poll(cx, &mut wait) {
+                Poll::Ready(()) => Poll::Ready(true),
+                Poll::Pending => lease.poll_alarm(cx, until).map(|()| false),
             });
-            if let Some(done) = head.await {
-                return Ok(done);
+            if came.await {
+                return Ok(());
             }
             let Some(upload) = upload else { break };
             upload.open();
@@ -301,40 +317,40 @@ impl Upstream {
         }))
     }
 
-    /// Judges the response's framing and ties its body to the connection, unless all of it is here.
+    /// Judges the response's framing and ties its body to the connection, unless all of it is here. `asked_head`: the
+    /// request was for the head alone.
     async fn answer(
         &self,
-        method: &Method,
+        asked_head: bool,
         mut response: Response<Incoming>,
         lease: Lease,
         upload: Option<Arc<Upload>>,
     ) -> Result<Response<Body>, UpstreamError> {
-        let chunked = fit::only_chunked(response.headers());
-        if !chunked && response.headers().contains_key(TRANSFER_ENCODING) {
+        let framing = Framing::of(response.headers());
+        let chunked = framing.coded && fit::only_chunked(response.headers());
+        if !chunked && framing.coded {
             // Nobody asked for another coding (no `TE`), and without its name the content is garbage.
             let why = "a transfer coding other than chunked".to_owned();
             return Err(UpstreamError::Protocol(why));
         }
-        if chunked && fit::has_length(response.headers()) {
+        if chunked && framing.length {
             // RFC 9112 §6.3: an attempt to have two readers end it at different places, or as good as one.
             let why = "both Transfer-Encoding and Content-Length".to_owned();
             return Err(UpstreamError::Protocol(why));
         }
-        let until_close =
-            !response.body().is_end_stream() && !chunked && !fit::has_length(response.headers());
+        let until_close = !response.body().is_end_stream() && !chunked && !framing.length;
         if until_close {
             response.extensions_mut().insert(CloseDelimited);
         }
-        let reusable = !until_close
-            && response.version() == Version::HTTP_11
-            && !fit::lists(response.headers(), &CONNECTION, "close");
+        let closes = framing.connection && fit::lists(response.headers(), &CONNECTION, "close");
+        let reusable = !until_close && response.version() == Version::HTTP_11 && !closes;
         let (parts, incoming) = response.into_parts();
         let body = if incoming.is_end_stream() {
             if reusable && upload.is_none_or(|u| u.done()) {
                 lease.give_back();
             }
             match fit::content_length(&parts.headers) {
-                Some(length) if method == Method::HEAD => Body::Head(length),
+                Some(length) if asked_head => Body::Head(length),
                 _ => Body::Empty,
             }
         } else {
@@ -344,26 +360,35 @@ impl Upstream {
     }
 }
 
-/// What a request without content can be made of once more.
-struct Copy<'a> {
-    method: Method,
-    uri: Uri,
-    /// Of the request as it was sent, or as it was before it was made fit.
-    fields: Cow<'a, HeaderMap>,
+/// Which of the fields that say where a response ends are there: told by one look at each name.
+#[derive(Default)]
+struct Framing {
+    /// `Transfer-Encoding`.
+    coded: bool,
+    /// `Content-Length` (hyper has judged it by now).
+    length: bool,
+    /// `Connection`.
+    connection: bool,
 }
 
-impl<'a> Copy<'a> {
-    fn of(request: &Request<Outgoing>, kept: Option<&'a HeaderMap>) -> Copy<'a> {
-        let fields = kept.map_or_else(|| Cow::Owned(request.headers().clone()), Cow::Borrowed);
-        Copy { method: request.method().clone(), uri: request.uri().clone(), fields }
+impl Framing {
+    fn of(headers: &HeaderMap) -> Framing {
+        headers.keys().fold(Framing::default(), |seen, name| Framing {
+            coded: seen.coded || *name == TRANSFER_ENCODING,
+            length: seen.length || *name == CONTENT_LENGTH,
+            connection: seen.connection || *name == CONNECTION,
+        })
     }
+}
 
-    fn request(self, host: Option<&HeaderValue>, fallback: &HeaderValue) -> Request<Outgoing> {
-        let mut request = Request::new(Body::Empty);
-        *request.method_mut() = self.method;
-        *request.uri_mut() = self.uri;
-        *request.headers_mut() = self.fields.into_owned();
-        fit::fit(request, host, fallback).request
+/// How an attempt failed. `said`: what was said on its connection, if it may be said again.
+fn failed(mut error: TrySendError<Request<Outgoing>>, said: Option<&Said>) -> Failure {
+    if let Some(request) = error.take_message() {
+        return Failure::Unsent(Box::new(request), describe(&error.into_error()));
+    }
+    match classify(&error.into_error()) {
+        Failure::Broken(_, why) => Failure::Broken(said.and_then(Said::request).map(Box::new), why),
+        failure => failure,
     }
 }
 
@@ -375,7 +400,7 @@ fn classify(error: &hyper::Error) -> Failure {
     } else if error.is_parse() {
         Failure::Final(UpstreamError::Protocol(why))
     } else {
-        Failure::Broken(UpstreamError::Closed(why))
+        Failure::Broken(None, UpstreamError::Closed(why))
     }
 }
 

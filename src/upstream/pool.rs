@@ -22,6 +22,7 @@ use super::alarm::Alarm;
 use super::connect::Connector;
 use super::driver::Driver;
 use super::request_body::Outgoing;
+use super::said::Said;
 use super::{UpstreamConfig, UpstreamError};
 
 /// A request that must not be repeated goes out only on a connection used this recently, or on a new one: the
@@ -61,7 +62,7 @@ pub(super) struct Pool {
 #[derive(Debug, Default)]
 struct Idle {
     /// Oldest first.
-    stack: VecDeque<(Instant, Conn)>,
+    stack: VecDeque<(Instant, Box<Conn>)>,
     /// A reaper task is about.
     reaping: bool,
 }
@@ -71,6 +72,7 @@ struct Idle {
 struct Conn {
     sender: SendRequest<Outgoing>,
     driver: Driver,
+    said: Said,
     alarm: Alarm,
     counted: Counted,
 }
@@ -116,8 +118,8 @@ impl Pool {
         }
         self.make_room();
         let counted = Counted::new(&self.open);
-        let (sender, driver) = self.connector.connect().await?;
-        let conn = Conn { sender, driver, alarm: Alarm::default(), counted };
+        let (sender, driver, said) = self.connector.connect().await?;
+        let conn = Box::new(Conn { sender, driver, said, alarm: Alarm::default(), counted });
         Ok(Lease { conn, turn, pool: self.clone(), reused: false })
     }
 
@@ -153,7 +155,7 @@ impl Pool {
     }
 
     /// The newest idle connection that will do.
-    fn pop(&self, want: Want) -> Option<Conn> {
+    fn pop(&self, want: Want) -> Option<Box<Conn>> {
         let longest = match want {
             Want::Any => self.keep_alive,
             Want::Recent => self.keep_alive.min(RECENT),
@@ -176,16 +178,17 @@ impl Pool {
         }
     }
 
-    fn put(self: &Arc<Self>, mut conn: Conn) {
+    fn put(self: &Arc<Self>, mut conn: Box<Conn>) {
         if self.keep_alive.is_zero() || !conn.rest() {
             return;
         }
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         let mut idle = self.idle.lock();
-        idle.stack.push_back((Instant::now(), conn));
-        if !std::mem::replace(&mut idle.reaping, true) {
+        if !idle.reaping {
+            let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
             runtime.spawn(reap(Arc::downgrade(self)));
+            idle.reaping = true;
         }
+        idle.stack.push_back((Instant::now(), conn));
     }
 
     /// Closes what idled too long, and what the upstream has closed; when to look again, or `None` when nothing is left.
@@ -247,7 +250,8 @@ impl Conn {
 /// A connection in the hands of one exchange. Dropped, it closes the connection.
 #[derive(Debug)]
 pub(super) struct Lease {
-    conn: Conn,
+    /// In one place for all its life: only its address is passed on.
+    conn: Box<Conn>,
     turn: OwnedSemaphorePermit,
     pool: Arc<Pool>,
     reused: bool,
@@ -277,6 +281,11 @@ impl Lease {
         self.conn.driver.detach();
     }
 
+    /// What is said on this connection.
+    pub(super) fn said(&self) -> &Said {
+        &self.conn.said
+    }
+
     /// It had served a request before, so the upstream may have closed it since.
     pub(super) fn reused(&self) -> bool {
         self.reused
@@ -291,8 +300,9 @@ impl Lease {
 
     /// The connection speaks another protocol from now on; it stays counted until the answer is dropped.
     pub(super) fn into_upgraded(self) -> Held {
-        self.conn.driver.release();
-        Held(Arc::new((self.conn.counted, self.turn)))
+        let Conn { driver, counted, .. } = *self.conn;
+        driver.release();
+        Held(Arc::new((counted, self.turn)))
     }
 }
 

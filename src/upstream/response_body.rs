@@ -77,23 +77,34 @@ impl ResponseBody {
 
     /// Takes what is there. Whole contents of a declared length need no stream any more.
     pub(super) async fn read_ahead(mut self) -> Body {
+        match poll_fn(|cx| Poll::Ready(self.take_ahead(cx))).await {
+            Some(whole) => Body::full(whole),
+            None => Body::stream(self),
+        }
+    }
+
+    /// The whole of a content of declared length, if it is there.
+    fn take_ahead(&mut self, cx: &mut Context<'_>) -> Option<Bytes> {
         let declared = self.inner.size_hint().exact().is_some();
         let mut bytes = 0;
-        poll_fn(|cx| {
-            while bytes < AHEAD
-                && self.lease.is_some()
-                && let Poll::Ready(Some(next)) = self.poll_next(cx)
-            {
-                bytes += self.put_ahead(next);
-            }
-            Poll::Ready(())
-        })
-        .await;
-        let whole = declared && self.inner.is_end_stream() && self.ahead.iter().flatten().all(Frame::is_data);
-        match whole && !self.over {
-            true => Body::full(joined(self.ahead, bytes)),
-            false => Body::stream(self),
+        while bytes < AHEAD
+            && self.lease.is_some()
+            && let Poll::Ready(Some(next)) = self.poll_next(cx)
+        {
+            let next = match next {
+                // Mostly the first is all, and needs no queue.
+                Ok(only) if declared && self.ahead.is_empty() && self.inner.is_end_stream() => {
+                    match only.into_data() {
+                        Ok(whole) => return Some(whole),
+                        Err(trailers) => Ok(trailers),
+                    }
+                }
+                next => next,
+            };
+            bytes += self.put_ahead(next);
         }
+        let whole = declared && self.inner.is_end_stream() && self.ahead.iter().flatten().all(Frame::is_data);
+        (whole && !self.over).then(|| joined(std::mem::take(&mut self.ahead), bytes))
     }
 
     fn put_ahead(&mut self, next: Result<Frame<Bytes>, BodyError>) -> usize {

@@ -106,6 +106,49 @@ async fn a_read_is_repeated_when_the_connection_closed_under_it() {
 }
 
 #[tokio::test]
+async fn what_is_repeated_is_word_for_word_what_was_said() {
+    within(async {
+        let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+        let origin = Origin::start(move |n, mut wire| {
+            let tell = tell.clone();
+            async move {
+                let mut served = 0;
+                while let Some(request) = wire.message().await {
+                    let _ = tell.send(request.head);
+                    if n == 0 && served == 1 {
+                        return;
+                    }
+                    served += 1;
+                    wire.say(OK).await;
+                }
+            }
+        })
+        .await;
+        let weir = Weir::before(&origin).await;
+        let mut client = weir.client().await;
+        assert_eq!(client.ask(GET).await.status(), 200);
+        let long = "v".repeat(5000);
+        let request = format!(
+            "GET /%C3%A9?q=a:b HTTP/1.1\r\nhost: a:81\r\nx-a: 1\r\nx-a: : 2\r\nx-empty: \r\nx-long: {long}\r\nx-e: \u{e9}\r\n\r\n"
+        );
+        assert_eq!(client.ask(&request).await.status(), 200);
+        assert_eq!(origin.accepted(), 2);
+        let mut said = Vec::new();
+        while let Ok(request) = told.try_recv() {
+            said.push(request);
+        }
+        assert_eq!(said.len(), 3);
+        assert_eq!(said[1], said[2]);
+        let text = &said[2];
+        assert!(text.starts_with("GET /%C3%A9?q=a:b HTTP/1.1\r\n"), "{text}");
+        for line in ["host: a:81", "x-a: 1", "x-a: : 2", "x-empty: ", "x-e: \u{e9}", "via: 1.1 weir"] {
+            assert!(text.contains(&format!("\r\n{line}\r\n")), "{line}: {text}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_mutation_is_never_repeated() {
     within(async {
         for request in [POST, "DELETE /a HTTP/1.1\r\nhost: a\r\n\r\n"] {
