@@ -283,8 +283,8 @@ impl Fetch {
                 tell(client, Arrived::Streaming { head, body, stored: Err(reason), first_byte });
             }
             Ok((lifetimes, selecting)) => {
-                let received = head.headers.clone();
-                let (status, mut hint) = (head.status, body.size_hint());
+                let plan = Plan::of(&head, &sent, lifetimes, selecting);
+                let mut hint = body.size_hint();
                 let coder = Coder::of(&self, &head, hint.exact(), true);
                 let mut outward = self.outward(head);
                 if let Some(coder) = &coder {
@@ -294,7 +294,6 @@ impl Fetch {
                         hint = SizeHint::default();
                     }
                 }
-                let plan = Plan { status, received, lifetimes, selecting, sent };
                 let arrived = |body, stored| Arrived::Streaming { head: outward, body, stored, first_byte };
                 match body {
                     Body::Full(Some(content)) if coder.is_none() => {
@@ -356,6 +355,9 @@ impl Fetch {
         if head.extensions.get::<CloseDelimited>().is_some() {
             // A content that ends with its connection might as well have been cut off.
             return Err("close-delimited");
+        }
+        if wanted.route.jitter <= 0.0 {
+            return Ok((lifetimes, selecting));
         }
         let stated = stated_lifetime(&head.headers, sent.response_time, &wanted.terms);
         let seed = seed(&wanted.key, sent.response_time);

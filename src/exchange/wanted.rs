@@ -275,6 +275,9 @@ impl Wanted {
 
     /// What is freshened together should not expire together either.
     pub(crate) fn spread(&self, response: &mut StoredResponse) {
+        if self.route.jitter <= 0.0 {
+            return;
+        }
         let at = response.response_time();
         let stated = stated_lifetime(&response.fields().to_map(0), at, &self.terms);
         response.set_lifetimes(spread(response.lifetimes(), self.route.jitter, stated, seed(&self.key, at)));

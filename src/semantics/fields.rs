@@ -105,7 +105,8 @@ pub fn is_in_plain_sight(name: &HeaderName) -> bool {
     sight_of(name) == Sight::Plain
 }
 
-fn is_of_connection(name: &HeaderName) -> bool {
+/// Whether a field belongs to one connection, whatever `Connection` names.
+pub(super) fn is_of_connection(name: &HeaderName) -> bool {
     // So do they all begin.
     let first = name.as_str().as_bytes().first();
     matches!(first, Some(b'c' | b'h' | b'k' | b'p' | b't' | b'u')) && is_hop_by_hop(name, &[])

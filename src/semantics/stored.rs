@@ -12,7 +12,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{AGE, CONTENT_LENGTH, DATE, TRAILER};
+use http::header::{AGE, CONNECTION, CONTENT_LENGTH, DATE, TRAILER};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use super::block::{self, Fields};
@@ -80,28 +80,16 @@ enum Content {
 }
 
 impl Content {
-    fn of(headers: &HeaderMap, body: Bytes) -> Content {
-        let joined = if body.len() <= JOINED { body.len() } else { 0 };
-        let mut whole = Vec::with_capacity(block::written_len(headers) + joined);
-        block::write(headers, &mut whole);
-        Content::join(whole, body)
-    }
-
-    /// Of a block that is in other memory.
+    /// Of a block that is in other memory: this takes as much as it needs, and no more.
     fn of_block(fields: &[u8], body: Bytes) -> Content {
-        let joined = if body.len() <= JOINED { body.len() } else { 0 };
-        let mut whole = Vec::with_capacity(fields.len() + joined);
-        whole.extend_from_slice(fields);
-        Content::join(whole, body)
-    }
-
-    fn join(mut fields: Vec<u8>, body: Bytes) -> Content {
         match u32::try_from(fields.len()) {
             Ok(at) if body.len() <= JOINED => {
-                fields.extend_from_slice(&body);
-                Content::Joined { whole: fields.into(), from: 0, at }
+                let mut whole = Vec::with_capacity(fields.len() + body.len());
+                whole.extend_from_slice(fields);
+                whole.extend_from_slice(&body);
+                Content::Joined { whole: whole.into(), from: 0, at }
             }
-            _ => Content::Apart(Box::new((fields.into(), body))),
+            _ => Content::Apart(Box::new((Bytes::copy_from_slice(fields), body))),
         }
     }
 
@@ -195,42 +183,122 @@ const TAG_FIELDS: [HeaderName; 4] = [
 /// Removes what a stored response does not keep: hop-by-hop fields, `Age`, `Content-Length`, `Trailer`
 /// (trailers are not stored) and tag-carrying fields.
 pub fn strip_for_storage(headers: &mut HeaderMap) {
-    fields::strip_hop_by_hop(headers);
-    for name in [AGE, CONTENT_LENGTH, TRAILER] {
-        headers.remove(name);
-    }
-    for name in &TAG_FIELDS {
+    let nominated = nominated(headers);
+    let gone: Vec<HeaderName> = headers.keys().filter(|name| !is_kept(name, &nominated)).cloned().collect();
+    for name in &gone {
         headers.remove(name);
     }
 }
 
+/// Whether a stored response keeps this field; `nominated` are those that `Connection` names.
+fn is_kept(name: &HeaderName, nominated: &[HeaderName]) -> bool {
+    let kept = match name.as_str().as_bytes().first() {
+        // So do these begin: one look tells of most that they are none.
+        Some(b'a' | b'c' | b's' | b't' | b'x') => {
+            ![AGE, CONTENT_LENGTH, TRAILER].contains(name) && !TAG_FIELDS.contains(name)
+        }
+        _ => true,
+    };
+    kept && !fields::is_of_connection(name) && !nominated.contains(name)
+}
+
+fn nominated(headers: &HeaderMap) -> Vec<HeaderName> {
+    if headers.contains_key(CONNECTION) { fields::nominated(headers) } else { Vec::new() }
+}
+
 /// Records the moment of receipt as `Date` where a response has none (RFC 9110 §6.6.1).
 pub(super) fn ensure_date(headers: &mut HeaderMap, response_time: Timestamp) {
-    if headers.contains_key(DATE) {
-        return;
-    }
-    // An IMF-fixdate is visible ASCII, so the conversion cannot fail.
-    if let Ok(date) = HeaderValue::try_from(response_time.to_http_date()) {
+    if let Some(date) = missing_date(headers, response_time) {
         headers.insert(DATE, date);
     }
 }
+
+fn missing_date(headers: &HeaderMap, response_time: Timestamp) -> Option<HeaderValue> {
+    // An IMF-fixdate is visible ASCII, so the conversion cannot fail.
+    (!headers.contains_key(DATE)).then(|| HeaderValue::try_from(response_time.to_http_date()).ok()).flatten()
+}
+
+/// A response as it is going to be stored, while its content is on its way.
+#[derive(Debug)]
+pub struct Beginning {
+    /// A block.
+    fields: Vec<u8>,
+    status: StatusCode,
+    response_time: Timestamp,
+    initial_age: Duration,
+    lifetimes: Lifetimes,
+    selecting: Selecting,
+}
+
+impl Beginning {
+    /// Of a head as received: computes its age, leaves out what is not kept, dates it.
+    pub fn of(
+        status: StatusCode,
+        headers: &HeaderMap,
+        request_time: Timestamp,
+        response_time: Timestamp,
+        lifetimes: Lifetimes,
+        selecting: Selecting,
+    ) -> Beginning {
+        let (nominated, date) = (nominated(headers), missing_date(headers, response_time));
+        let kept = headers.iter().filter(|(name, _)| is_kept(name, &nominated));
+        let mut fields = Vec::with_capacity(MOST_HEADS);
+        block::write(kept.chain(date.as_ref().map(|date| (&DATE, date))), &mut fields);
+        let initial_age = freshness::initial_age(headers, request_time, response_time);
+        Beginning { fields, status, response_time, initial_age, lifetimes, selecting }
+    }
+
+    /// With all its content.
+    pub fn with(self, body: Bytes) -> StoredResponse {
+        let content = Content::of_block(&self.fields, body);
+        let Beginning { status, response_time, initial_age, lifetimes, selecting, .. } = self;
+        let mut packed = StoredResponse::around(content, status, response_time, initial_age, selecting);
+        packed.set_lifetimes(lifetimes);
+        packed
+    }
+}
+
+/// Bytes that most heads' fields fit into.
+const MOST_HEADS: usize = 512;
 
 impl StoredResponse {
     /// Makes one from a response as received: computes its age, strips what is not kept, dates it.
     pub fn new(
         status: StatusCode,
-        mut headers: HeaderMap,
+        headers: HeaderMap,
         body: Bytes,
         request_time: Timestamp,
         response_time: Timestamp,
         lifetimes: Lifetimes,
         selecting: Selecting,
     ) -> StoredResponse {
-        let initial_age = freshness::initial_age(&headers, request_time, response_time);
-        strip_for_storage(&mut headers);
-        ensure_date(&mut headers, response_time);
-        Unpacked { status, headers, body, coded: None, response_time, initial_age, lifetimes, selecting }
-            .pack()
+        Beginning::of(status, &headers, request_time, response_time, lifetimes, selecting).with(body)
+    }
+
+    /// One without windows.
+    fn around(
+        content: Content,
+        status: StatusCode,
+        response_time: Timestamp,
+        initial_age: Duration,
+        selecting: Selecting,
+    ) -> StoredResponse {
+        let none = Span::of(0);
+        StoredResponse {
+            content,
+            response_time,
+            selecting: (!selecting.0.is_empty()).then(|| Box::new(selecting)),
+            initial_age: initial_age.into(),
+            fresh: none,
+            stale_while_revalidate: none,
+            stale_if_error: none,
+            keep: none,
+            plain_length: none,
+            coding: None,
+            always_validate: false,
+            must_revalidate: false,
+            status,
+        }
     }
 
     /// One whose fields and content lie in `whole` already: from byte `from` on a block, then the content. `about` says
@@ -404,27 +472,15 @@ const SELECTING: usize = size_of::<(HeaderName, Option<HeaderValue>)>();
 impl Unpacked {
     /// As it is kept.
     pub fn pack(self) -> StoredResponse {
-        let content = Content::of(&self.headers, self.body.clone());
+        let mut fields = Vec::with_capacity(MOST_HEADS);
+        block::write(&self.headers, &mut fields);
+        let content = Content::of_block(&fields, self.body.clone());
         self.pack_around(content)
     }
 
     fn pack_around(self, content: Content) -> StoredResponse {
-        let none = Span::of(0);
-        let mut packed = StoredResponse {
-            content,
-            response_time: self.response_time,
-            selecting: (!self.selecting.0.is_empty()).then(|| Box::new(self.selecting)),
-            initial_age: self.initial_age.into(),
-            fresh: none,
-            stale_while_revalidate: none,
-            stale_if_error: none,
-            keep: none,
-            plain_length: none,
-            coding: None,
-            always_validate: false,
-            must_revalidate: false,
-            status: self.status,
-        };
+        let Unpacked { status, response_time, initial_age, selecting, .. } = self;
+        let mut packed = StoredResponse::around(content, status, response_time, initial_age, selecting);
         packed.set_coded(self.coded);
         packed.set_lifetimes(self.lifetimes);
         packed
