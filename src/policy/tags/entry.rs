@@ -1,5 +1,6 @@
 //! The tags of an entry: what can purge it.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use http::HeaderMap;
@@ -8,7 +9,6 @@ use super::expand::{Callers, expand};
 use super::name::{absent_name, any_name, hex, narrowed_name, value_name};
 use super::{Facts, HEADER_FAMILY, Tag, TagPlan, common, paths, response};
 use crate::policy::route::Route;
-use crate::policy::subject::Subject;
 
 /// An entry's families as they come together.
 struct Draft<'a> {
@@ -32,6 +32,9 @@ impl Family {
         (names + 1) * if self.narrowed { 2 } else { 1 }
     }
 }
+
+/// The digest of [`crate::policy::subject::Subject::anonymous`].
+const NOBODY: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 
 /// Whose name it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,7 +113,10 @@ impl TagPlan {
         if let Some(headers) = response_headers {
             draft.add_header_tags(headers);
         }
-        let digest = facts.subject.map_or_else(|| hex(&Subject::anonymous().digest), |s| hex(&s.digest));
+        let digest = match facts.subject {
+            Some(subject) if subject.digest != [0; 32] => Cow::Owned(hex(&subject.digest)),
+            _ => Cow::Borrowed(NOBODY),
+        };
         draft.fit(self.max_tags, |count| self.each_fixed(route, facts.path, &digest, count));
         let mut tell = |name: &str, whose, narrowed| {
             if narrowed {

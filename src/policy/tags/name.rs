@@ -61,10 +61,10 @@ pub(super) fn decode_typed(typed: &str) -> String {
 /// Two hex digits for each byte.
 pub(crate) fn hex(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let mut text = vec![0; 2 * bytes.len()];
-    for (pair, byte) in text.chunks_exact_mut(2).zip(bytes) {
-        let nibbles = [byte >> 4, byte & 15];
-        pair.copy_from_slice(&nibbles.map(|nibble| DIGITS[usize::from(nibble)]));
+    let mut text = Vec::with_capacity(2 * bytes.len());
+    for byte in bytes {
+        text.push(DIGITS[usize::from(byte >> 4)]);
+        text.push(DIGITS[usize::from(byte & 15)]);
     }
     // Digits are text.
     String::from_utf8(text).unwrap_or_default()
