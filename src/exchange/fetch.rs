@@ -158,7 +158,7 @@ impl Fetch {
                 tell(client, Arrived::Failed { failure, first_byte: sent.first_byte });
             }
             Ok(response) if response.status() == StatusCode::NOT_MODIFIED && self.validator.is_some() => {
-                self.validated(response, sent, client).await;
+                Box::pin(self.validated(response, sent, client)).await;
             }
             Ok(response) => self.arrived(response, sent, client).await,
         }
@@ -303,7 +303,8 @@ impl Fetch {
                     body => {
                         let (tx, rx) = relay(hint);
                         tell(client, arrived(Body::stream(rx), Ok(())));
-                        self.fill(body, Outlet::new(tx, coder), plan).await;
+                        // What is here already needs no room for that.
+                        Box::pin(self.fill(body, Outlet::new(tx, coder), plan)).await;
                     }
                 }
             }
