@@ -200,6 +200,15 @@ impl Exchange {
         }
     }
 
+    /// Goes it to its end. Each way has a box of its own: nobody moves the room that another would need.
+    async fn go(self: &Arc<Self>, inbound: Inbound, way: Way, known: Known) -> Answer {
+        match way {
+            Way::Read(route) => Box::pin(self.read(inbound, route, known)).await,
+            Way::Pass(route, why) => Box::pin(self.pass(inbound, route, Forward::Bypass, why)).await,
+            Way::Mutate => Box::pin(self.mutate(inbound)).await,
+        }
+    }
+
     /// `/livez` and `/readyz` for load balancers that can reach nothing but the traffic port.
     fn probe(&self, parts: &request::Parts) -> Option<Response<Body>> {
         if !self.config.probes_on_traffic || !matches!(parts.method, Method::GET | Method::HEAD) {
@@ -254,69 +263,20 @@ impl Exchange {
         }
     }
 
-    /// Goes a way to its end. Each has a box of its own: nobody moves the room that another would need.
-    fn answer_later(self: Arc<Self>, inbound: Inbound, way: Way, known: Known) -> Answering {
-        Answering::Later(match way {
-            Way::Read(route) => Box::pin(self.answer_read(inbound, route, known)),
-            Way::Pass(route, why) => Box::pin(self.answer_passed(inbound, route, why)),
-            Way::Mutate => Box::pin(self.answer_mutation(inbound)),
-        })
-    }
-
-    async fn answer_read(
-        self: Arc<Self>,
-        mut inbound: Inbound,
-        route: Arc<Route>,
-        known: Known,
-    ) -> Response<Body> {
-        let asked = Asked::of(&mut inbound);
-        let answer = self.read(inbound, route, known).await;
-        self.finish_later(answer, asked)
-    }
-
-    async fn answer_passed(
-        self: Arc<Self>,
-        mut inbound: Inbound,
-        route: Option<Arc<Route>>,
-        why: &'static str,
-    ) -> Response<Body> {
-        let asked = Asked::of(&mut inbound);
-        let answer = self.pass(inbound, route, Forward::Bypass, why).await;
-        self.finish_later(answer, asked)
-    }
-
-    async fn answer_mutation(self: Arc<Self>, mut inbound: Inbound) -> Response<Body> {
-        let asked = Asked::of(&mut inbound);
-        let answer = self.mutate(inbound).await;
-        self.finish_later(answer, asked)
-    }
-
-    fn finish_later(&self, mut answer: Answer, asked: Asked) -> Response<Body> {
-        let Asked { started, peer, method, path, id } = asked;
-        let route = answer.route.take();
-        let logged = Logged { started, peer, method: &method, path: &path, id: id.into() };
-        self.finish(answer, route.as_deref(), &logged)
-    }
-}
-
-/// What is left of a request for its access line while it is on its way.
-struct Asked {
-    started: Duration,
-    peer: Peer,
-    method: Method,
-    path: String,
-    id: String,
-}
-
-impl Asked {
-    /// Names the request, too, where it has no name.
-    fn of(inbound: &mut Inbound) -> Asked {
+    async fn answer_later(self: Arc<Self>, mut inbound: Inbound, way: Way, known: Known) -> Response<Body> {
         let (id, made) = forwarded::request_id(&inbound.parts.headers);
         if made {
             forwarded::name_request(&mut inbound.parts.headers, &id);
         }
+        let (started, peer) = (inbound.arrived, inbound.peer);
         let (method, path) = (inbound.parts.method.clone(), inbound.parts.uri.path().to_owned());
-        Asked { started: inbound.arrived, peer: inbound.peer, method, path, id }
+        let mut answer = self.go(inbound, way, known).await;
+        let route = answer.route.take();
+        self.finish(
+            answer,
+            route.as_deref(),
+            &Logged { started, peer, method: &method, path: &path, id: id.into() },
+        )
     }
 }
 
@@ -374,7 +334,7 @@ impl Handler for Arc<Exchange> {
                     let host = self.host(&parts, peer).into_owned();
                     let inbound =
                         Inbound { parts, body: Body::Empty, peer, host, arrived, interim: interim.clone() };
-                    return Arc::clone(self).answer_later(inbound, way, known);
+                    return Answering::Later(Box::pin(Arc::clone(self).answer_later(inbound, way, known)));
                 }
                 None => {}
             }
@@ -404,7 +364,7 @@ impl Handler for Arc<Exchange> {
         }
         let body = if incoming.is_end_stream() { Body::Empty } else { Body::stream(incoming) };
         let inbound = Inbound { parts, body, peer, host, arrived, interim: interim.clone() };
-        Arc::clone(self).answer_later(inbound, way, known)
+        Answering::Later(Box::pin(Arc::clone(self).answer_later(inbound, way, known)))
     }
 }
 

@@ -338,7 +338,12 @@ impl Wanted {
         subject::strip_ignored(&self.route, headers);
         // One look at each name costs less than a search for each of these; and mostly there is none.
         if headers.keys().any(is_of_client) {
-            CONDITIONAL.iter().chain(&OF_CLIENT).for_each(|name| drop(headers.remove(name)));
+            for name in &CONDITIONAL {
+                headers.remove(name);
+            }
+            headers.remove(header::EXPECT);
+            // Says per client what X-Forwarded-* says too; what is not keyed must not colour an answer.
+            headers.remove(header::FORWARDED);
         }
         if self.terms.asks_uncoded {
             headers.remove(header::ACCEPT_ENCODING);
@@ -353,14 +358,11 @@ impl Wanted {
     }
 }
 
-/// What a fetch for the store leaves out beside conditions: `Forwarded` says per client what X-Forwarded-* says too, and what
-/// is not keyed must not colour an answer.
-const OF_CLIENT: [HeaderName; 2] = [header::EXPECT, header::FORWARDED];
-
+/// Whether a fetch for the store leaves this field out, whatever it says.
 fn is_of_client(name: &HeaderName) -> bool {
     // So do they all begin.
     matches!(name.as_str().as_bytes().first(), Some(b'e' | b'f' | b'i' | b'r'))
-        && (CONDITIONAL.contains(name) || OF_CLIENT.contains(name))
+        && (CONDITIONAL.contains(name) || [header::EXPECT, header::FORWARDED].contains(name))
 }
 
 /// JSON of a response that may be coded here, if it is small enough to look into.

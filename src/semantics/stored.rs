@@ -192,13 +192,17 @@ pub fn strip_for_storage(headers: &mut HeaderMap) {
 
 /// Whether a stored response keeps this field; `nominated` are those that `Connection` names.
 fn is_kept(name: &HeaderName, nominated: &[HeaderName]) -> bool {
-    let kept = match name.as_str().as_bytes().first() {
-        // So do these begin: one look tells of most that they are none.
-        Some(b'a' | b'c' | b's' | b't' | b'x') => {
-            ![AGE, CONTENT_LENGTH, TRAILER].contains(name) && !TAG_FIELDS.contains(name)
-        }
-        _ => true,
+    // So do the others begin, and so long are they: a look tells of most that they are none.
+    let text = name.as_str().as_bytes();
+    let may_go = match text.first() {
+        Some(b'a') => text.len() == 3,
+        Some(b'c') => matches!(text.len(), 9 | 12 | 14),
+        Some(b's') => text.len() == 13,
+        Some(b't') => text.len() == 7,
+        Some(b'x') => text.len() == 4,
+        _ => false,
     };
+    let kept = !may_go || ![AGE, CONTENT_LENGTH, TRAILER].contains(name) && !TAG_FIELDS.contains(name);
     kept && !fields::is_of_connection(name) && !nominated.contains(name)
 }
 
