@@ -194,7 +194,7 @@ impl Exchange {
         let headers = &wanted.parts.headers;
         let found = match near {
             Some(found) => found,
-            // Most need no Redis, nor the room that asking it takes.
+            // Where there is no Redis, nobody moves the room that asking it takes.
             None => {
                 Box::pin(self.store.lookup(&wanted.key, &wanted.route.name, headers, wanted.arrived)).await
             }
