@@ -34,7 +34,7 @@ use crate::policy::lifetime::{seed, spread};
 use crate::semantics::cache_control::RequestDirectives;
 use crate::semantics::fields::is_event_stream;
 use crate::semantics::stored::{Lifetimes, StoredResponse};
-use crate::semantics::storing::{NotStored, admit, stated_lifetime};
+use crate::semantics::storing::{Asked, NotStored, admit_asked, stated_lifetime};
 use crate::semantics::timestamp::Timestamp;
 use crate::semantics::validation::{conditional_fields, freshen, selects};
 use crate::semantics::vary::{Selecting, Vary};
@@ -133,9 +133,9 @@ pub(crate) struct Fetch {
     pub(crate) interim: Option<Listener>,
 }
 
-/// When a request went, with which fields, and when its response came.
+/// What a request that went said about storing, when it went, and when its response came.
 pub(super) struct Sent {
-    fields: HeaderMap,
+    asked: Asked,
     pub(super) request_time: Timestamp,
     pub(super) response_time: Timestamp,
     first_byte: Duration,
@@ -189,11 +189,11 @@ impl Fetch {
             let request = self
                 .wanted
                 .upstream_request(&self.exchange, validator.map(|v| (&v.entry.response, v.purged)));
-            let fields = request.headers().clone();
+            let asked = Asked::of(request.headers());
             let (began, request_time) = (self.exchange.clock.elapsed(), self.exchange.clock.now());
-            let result = self.exchange.upstream.send_kept(request, &fields, self.interim.clone()).await;
+            let result = self.exchange.upstream.send(request, self.interim.clone()).await;
             let first_byte = self.exchange.clock.elapsed().saturating_sub(began);
-            let sent = Sent { fields, request_time, response_time: self.exchange.clock.now(), first_byte };
+            let sent = Sent { asked, request_time, response_time: self.exchange.clock.now(), first_byte };
             let status = result.as_ref().ok().map(|r| r.status().as_u16());
             self.exchange.metrics.upstream(status, first_byte);
             match result {
@@ -326,9 +326,9 @@ impl Fetch {
         if head.status.as_u16() >= 500 && self.spares {
             return Err(NotStored::ServerError.as_str());
         }
-        let lifetimes = admit(
+        let lifetimes = admit_asked(
             &wanted.parts.method,
-            &sent.fields,
+            sent.asked,
             head.status,
             &head.headers,
             sent.request_time,
