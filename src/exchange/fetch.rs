@@ -283,9 +283,10 @@ impl Fetch {
                 tell(client, Arrived::Streaming { head, body, stored: Err(reason), first_byte });
             }
             Ok((lifetimes, selecting)) => {
-                let plan = Plan::of(&head, &sent, lifetimes, selecting);
                 let mut hint = body.size_hint();
                 let coder = Coder::of(&self, &head, hint.exact(), true);
+                let here = if let Body::Full(content) = &body { content.as_ref() } else { None };
+                let plan = Plan::of(&head, here.filter(|_| coder.is_none()), &sent, lifetimes, selecting);
                 let mut outward = self.outward(head);
                 if let Some(coder) = &coder {
                     coder.dress(&mut outward.headers);

@@ -47,16 +47,19 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    /// Of a head as received.
+    /// Of a head as received; `content` = it is here already.
     pub(super) fn of(
         head: &response::Parts,
+        content: Option<&Bytes>,
         sent: &Sent,
         lifetimes: Lifetimes,
         selecting: Selecting,
     ) -> Plan {
         let (status, fields) = (head.status, &head.headers);
+        // What is still to come is counted as it comes.
+        let room = content.map_or(0, Bytes::len);
         let beginning =
-            Beginning::of(status, fields, sent.request_time, sent.response_time, lifetimes, selecting);
+            Beginning::of(status, fields, sent.request_time, sent.response_time, lifetimes, selecting, room);
         let mut tags = HeaderMap::new();
         for (name, value) in fields.iter().filter(|(name, _)| TAG_FIELDS.contains(&name.as_str())) {
             tags.append(name.clone(), value.clone());

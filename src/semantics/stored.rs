@@ -9,6 +9,7 @@
 //!
 //! All arithmetic saturates: a window may be as long as the operator likes.
 
+use std::cell::RefCell;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -80,16 +81,24 @@ enum Content {
 }
 
 impl Content {
-    /// Of a block that is in other memory: this takes as much as it needs, and no more.
+    /// Of a block that is in other memory.
     fn of_block(fields: &[u8], body: Bytes) -> Content {
+        Content::join(with_room(fields, body.len()), body)
+    }
+
+    /// Of a block, and most cheaply where it has just the room that the content needs.
+    fn join(mut fields: Vec<u8>, body: Bytes) -> Content {
         match u32::try_from(fields.len()) {
             Ok(at) if body.len() <= JOINED => {
-                let mut whole = Vec::with_capacity(fields.len() + body.len());
-                whole.extend_from_slice(fields);
-                whole.extend_from_slice(&body);
-                Content::Joined { whole: whole.into(), from: 0, at }
+                fields.reserve_exact(body.len());
+                fields.extend_from_slice(&body);
+                fields.shrink_to_fit();
+                Content::Joined { whole: fields.into(), from: 0, at }
             }
-            _ => Content::Apart(Box::new((Bytes::copy_from_slice(fields), body))),
+            _ => {
+                fields.shrink_to_fit();
+                Content::Apart(Box::new((fields.into(), body)))
+            }
         }
     }
 
@@ -113,6 +122,32 @@ impl Content {
             Content::Apart(parts) => &parts.1,
         }
     }
+}
+
+/// A block in memory that has room for a content of so many bytes too, if that is to lie behind it.
+fn with_room(fields: &[u8], content: usize) -> Vec<u8> {
+    let joined = if content <= JOINED { content } else { 0 };
+    let mut whole = Vec::with_capacity(fields.len() + joined);
+    whole.extend_from_slice(fields);
+    whole
+}
+
+/// Writes a block, and looks at it: how long it is, is known only then.
+fn written<'a, R>(
+    fields: impl IntoIterator<Item = (&'a HeaderName, &'a HeaderValue)>,
+    look: impl FnOnce(&[u8]) -> R,
+) -> R {
+    thread_local! {
+        static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    }
+    SCRATCH.with_borrow_mut(|scratch| {
+        scratch.clear();
+        block::write(fields, scratch);
+        let seen = look(scratch);
+        // One that is large is not kept for the sake of those that are not.
+        scratch.shrink_to(JOINED);
+        seen
+    })
 }
 
 /// Whole milliseconds, up to some 8,900 years, in six bytes.
@@ -225,7 +260,7 @@ fn missing_date(headers: &HeaderMap, response_time: Timestamp) -> Option<HeaderV
 /// A response as it is going to be stored, while its content is on its way.
 #[derive(Debug)]
 pub struct Beginning {
-    /// A block.
+    /// A block, perhaps with room for the content.
     fields: Vec<u8>,
     status: StatusCode,
     response_time: Timestamp,
@@ -235,7 +270,8 @@ pub struct Beginning {
 }
 
 impl Beginning {
-    /// Of a head as received: computes its age, leaves out what is not kept, dates it.
+    /// Of a head as received: computes its age, leaves out what is not kept, dates it. Room is made for a content of
+    /// `room` bytes.
     pub fn of(
         status: StatusCode,
         headers: &HeaderMap,
@@ -243,27 +279,25 @@ impl Beginning {
         response_time: Timestamp,
         lifetimes: Lifetimes,
         selecting: Selecting,
+        room: usize,
     ) -> Beginning {
         let (nominated, date) = (nominated(headers), missing_date(headers, response_time));
         let kept = headers.iter().filter(|(name, _)| is_kept(name, &nominated));
-        let mut fields = Vec::with_capacity(MOST_HEADS);
-        block::write(kept.chain(date.as_ref().map(|date| (&DATE, date))), &mut fields);
+        let dated = kept.chain(date.as_ref().map(|date| (&DATE, date)));
+        let fields = written(dated, |fields| with_room(fields, room));
         let initial_age = freshness::initial_age(headers, request_time, response_time);
         Beginning { fields, status, response_time, initial_age, lifetimes, selecting }
     }
 
     /// With all its content.
     pub fn with(self, body: Bytes) -> StoredResponse {
-        let content = Content::of_block(&self.fields, body);
-        let Beginning { status, response_time, initial_age, lifetimes, selecting, .. } = self;
+        let Beginning { fields, status, response_time, initial_age, lifetimes, selecting } = self;
+        let content = Content::join(fields, body);
         let mut packed = StoredResponse::around(content, status, response_time, initial_age, selecting);
         packed.set_lifetimes(lifetimes);
         packed
     }
 }
-
-/// Bytes that most heads' fields fit into.
-const MOST_HEADS: usize = 512;
 
 impl StoredResponse {
     /// Makes one from a response as received: computes its age, strips what is not kept, dates it.
@@ -276,7 +310,8 @@ impl StoredResponse {
         lifetimes: Lifetimes,
         selecting: Selecting,
     ) -> StoredResponse {
-        Beginning::of(status, &headers, request_time, response_time, lifetimes, selecting).with(body)
+        let room = body.len();
+        Beginning::of(status, &headers, request_time, response_time, lifetimes, selecting, room).with(body)
     }
 
     /// One without windows.
@@ -476,9 +511,7 @@ const SELECTING: usize = size_of::<(HeaderName, Option<HeaderValue>)>();
 impl Unpacked {
     /// As it is kept.
     pub fn pack(self) -> StoredResponse {
-        let mut fields = Vec::with_capacity(MOST_HEADS);
-        block::write(&self.headers, &mut fields);
-        let content = Content::of_block(&fields, self.body.clone());
+        let content = written(&self.headers, |fields| Content::of_block(fields, self.body.clone()));
         self.pack_around(content)
     }
 
