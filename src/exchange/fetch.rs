@@ -34,7 +34,7 @@ use crate::policy::lifetime::{seed, spread};
 use crate::semantics::cache_control::RequestDirectives;
 use crate::semantics::fields::is_event_stream;
 use crate::semantics::stored::{Lifetimes, StoredResponse};
-use crate::semantics::storing::{NotStored, admit, stated_lifetime};
+use crate::semantics::storing::{Asked, NotStored, admit_asked, stated_lifetime};
 use crate::semantics::timestamp::Timestamp;
 use crate::semantics::validation::{conditional_fields, freshen, selects};
 use crate::semantics::vary::{Selecting, Vary};
@@ -133,9 +133,9 @@ pub(crate) struct Fetch {
     pub(crate) interim: Option<Listener>,
 }
 
-/// When a request went, with which fields, and when its response came.
+/// What a request that went said about storing, when it went, and when its response came.
 pub(super) struct Sent {
-    fields: HeaderMap,
+    asked: Asked,
     pub(super) request_time: Timestamp,
     pub(super) response_time: Timestamp,
     first_byte: Duration,
@@ -158,7 +158,7 @@ impl Fetch {
                 tell(client, Arrived::Failed { failure, first_byte: sent.first_byte });
             }
             Ok(response) if response.status() == StatusCode::NOT_MODIFIED && self.validator.is_some() => {
-                self.validated(response, sent, client).await;
+                Box::pin(self.validated(response, sent, client)).await;
             }
             Ok(response) => self.arrived(response, sent, client).await,
         }
@@ -189,11 +189,11 @@ impl Fetch {
             let request = self
                 .wanted
                 .upstream_request(&self.exchange, validator.map(|v| (&v.entry.response, v.purged)));
-            let fields = request.headers().clone();
+            let asked = Asked::of(request.headers());
             let (began, request_time) = (self.exchange.clock.elapsed(), self.exchange.clock.now());
-            let result = self.exchange.upstream.send_kept(request, &fields, self.interim.clone()).await;
+            let result = self.exchange.upstream.send(request, self.interim.clone()).await;
             let first_byte = self.exchange.clock.elapsed().saturating_sub(began);
-            let sent = Sent { fields, request_time, response_time: self.exchange.clock.now(), first_byte };
+            let sent = Sent { asked, request_time, response_time: self.exchange.clock.now(), first_byte };
             let status = result.as_ref().ok().map(|r| r.status().as_u16());
             self.exchange.metrics.upstream(status, first_byte);
             match result {
@@ -283,9 +283,10 @@ impl Fetch {
                 tell(client, Arrived::Streaming { head, body, stored: Err(reason), first_byte });
             }
             Ok((lifetimes, selecting)) => {
-                let received = head.headers.clone();
-                let (status, mut hint) = (head.status, body.size_hint());
+                let mut hint = body.size_hint();
                 let coder = Coder::of(&self, &head, hint.exact(), true);
+                let here = if let Body::Full(content) = &body { content.as_ref() } else { None };
+                let plan = Plan::of(&head, here.filter(|_| coder.is_none()), &sent, lifetimes, selecting);
                 let mut outward = self.outward(head);
                 if let Some(coder) = &coder {
                     coder.dress(&mut outward.headers);
@@ -294,7 +295,6 @@ impl Fetch {
                         hint = SizeHint::default();
                     }
                 }
-                let plan = Plan { status, received, lifetimes, selecting, sent };
                 let arrived = |body, stored| Arrived::Streaming { head: outward, body, stored, first_byte };
                 match body {
                     Body::Full(Some(content)) if coder.is_none() => {
@@ -304,7 +304,8 @@ impl Fetch {
                     body => {
                         let (tx, rx) = relay(hint);
                         tell(client, arrived(Body::stream(rx), Ok(())));
-                        self.fill(body, Outlet::new(tx, coder), plan).await;
+                        // What is here already needs no room for that.
+                        Box::pin(self.fill(body, Outlet::new(tx, coder), plan)).await;
                     }
                 }
             }
@@ -326,9 +327,9 @@ impl Fetch {
         if head.status.as_u16() >= 500 && self.spares {
             return Err(NotStored::ServerError.as_str());
         }
-        let lifetimes = admit(
+        let lifetimes = admit_asked(
             &wanted.parts.method,
-            &sent.fields,
+            sent.asked,
             head.status,
             &head.headers,
             sent.request_time,
@@ -356,6 +357,9 @@ impl Fetch {
         if head.extensions.get::<CloseDelimited>().is_some() {
             // A content that ends with its connection might as well have been cut off.
             return Err("close-delimited");
+        }
+        if wanted.route.jitter <= 0.0 {
+            return Ok((lifetimes, selecting));
         }
         let stated = stated_lifetime(&head.headers, sent.response_time, &wanted.terms);
         let seed = seed(&wanted.key, sent.response_time);

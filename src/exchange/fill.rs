@@ -14,7 +14,7 @@ use std::task::Poll;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::poll;
-use http::{HeaderMap, HeaderName, StatusCode, response};
+use http::{HeaderMap, StatusCode, response};
 use http_body::{Body as _, Frame};
 use http_body_util::BodyExt;
 
@@ -27,7 +27,7 @@ use crate::body::{Body, BodyError};
 use crate::coder::{self, Encoded, Encoder};
 use crate::policy::tags::TAG_FIELDS;
 use crate::semantics::coding::{self, Coded, Coding, Form};
-use crate::semantics::stored::{JOINED, Lifetimes, StoredResponse};
+use crate::semantics::stored::{Beginning, JOINED, Lifetimes};
 use crate::semantics::vary::Selecting;
 
 const CUT_OFF: Failure = Failure {
@@ -41,11 +41,31 @@ const FILL_BUDGET: &str = "fill-budget";
 
 /// What is known of an entry-to-be before its content.
 pub(super) struct Plan {
-    pub(super) status: StatusCode,
-    pub(super) received: HeaderMap,
-    pub(super) lifetimes: Lifetimes,
-    pub(super) selecting: Selecting,
-    pub(super) sent: Sent,
+    beginning: Beginning,
+    /// The fields that it names tags by: mostly none.
+    tags: HeaderMap,
+}
+
+impl Plan {
+    /// Of a head as received; `content` = it is here already.
+    pub(super) fn of(
+        head: &response::Parts,
+        content: Option<&Bytes>,
+        sent: &Sent,
+        lifetimes: Lifetimes,
+        selecting: Selecting,
+    ) -> Plan {
+        let (status, fields) = (head.status, &head.headers);
+        // What is still to come is counted as it comes.
+        let room = content.map_or(0, Bytes::len);
+        let beginning =
+            Beginning::of(status, fields, sent.request_time, sent.response_time, lifetimes, selecting, room);
+        let mut tags = HeaderMap::new();
+        for (name, value) in fields.iter().filter(|(name, _)| TAG_FIELDS.contains(&name.as_str())) {
+            tags.append(name.clone(), value.clone());
+        }
+        Plan { beginning, tags }
+    }
 }
 
 /// What a response is coded by: for the store, and for the client that began the fetch if that takes it so.
@@ -295,31 +315,12 @@ impl Fetch {
     }
 
     fn store(&mut self, content: Bytes, coded: Option<Coded>, plan: Plan) {
-        let tags = tag_fields(&plan.received);
-        let mut response = StoredResponse::new(
-            plan.status,
-            plan.received,
-            content,
-            plan.sent.request_time,
-            plan.sent.response_time,
-            plan.lifetimes,
-            plan.selecting,
-        );
+        let mut response = plan.beginning.with(content);
         response.set_coded(coded);
-        let taken = self.exchange.take_in(&self.wanted, self.entry(response, &tags));
+        let taken = self.exchange.take_in(&self.wanted, self.entry(response, &plan.tags));
         self.lead.land(taken.landing());
         self.exchange.hit_for_miss.remove(&self.wanted.key);
     }
-}
-
-/// The fields that a response names tags by: mostly none.
-fn tag_fields(received: &HeaderMap) -> HeaderMap {
-    let named = |name: &HeaderName| TAG_FIELDS.contains(&name.as_str());
-    received
-        .iter()
-        .filter(|(name, _)| named(name))
-        .map(|(name, value)| (name.clone(), value.clone()))
-        .collect()
 }
 
 /// How far a content was passed on.

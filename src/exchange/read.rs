@@ -115,7 +115,7 @@ impl Exchange {
     pub(super) async fn read(self: &Arc<Self>, inbound: Inbound, route: Arc<Route>, known: Known) -> Answer {
         let (wanted, found) = match known {
             Known::Identity(identity, found) => {
-                (Wanted::new(inbound, Arc::clone(&route), *identity, None), found)
+                (Arc::new(Wanted::new(inbound, Arc::clone(&route), *identity, None)), found)
             }
             Known::Unwanted(why) => {
                 return Box::pin(self.pass(inbound, Some(route), Forward::Bypass, why)).await;
@@ -123,7 +123,7 @@ impl Exchange {
             Known::Nothing => match Box::pin(self.identify(inbound, Arc::clone(&route))).await {
                 Ok(wanted) => {
                     let found = self.look_near(&wanted);
-                    (wanted, found)
+                    (Arc::new(wanted), found)
                 }
                 Err((inbound, Unwanted::Pass(why))) => {
                     return Box::pin(self.pass(inbound, Some(route), Forward::Bypass, why)).await;
@@ -134,7 +134,7 @@ impl Exchange {
             },
         };
         let show = self.config.show_key.then(|| wanted.key.hex());
-        let mut answer = self.answer(Arc::new(wanted), found).await;
+        let mut answer = self.answer(wanted, found).await;
         answer.status.key = show;
         answer.on(Some(route))
     }
@@ -194,7 +194,10 @@ impl Exchange {
         let headers = &wanted.parts.headers;
         let found = match near {
             Some(found) => found,
-            None => self.store.lookup(&wanted.key, &wanted.route.name, headers, wanted.arrived).await,
+            // Where there is no Redis, nobody moves the room that asking it takes.
+            None => {
+                Box::pin(self.store.lookup(&wanted.key, &wanted.route.name, headers, wanted.arrived)).await
+            }
         };
         if let Lookup::Found(entry, Tier::Redis) = &found {
             // What another instance was told holds here too.
@@ -343,10 +346,8 @@ impl Exchange {
                     return answer.after(first_byte);
                 }
                 if wanted.parts.headers.contains_key(header::RANGE) && head.status == StatusCode::OK {
-                    return self
-                        .lead_part(&wanted, &need, &flight, head, body, stored)
-                        .await
-                        .after(first_byte);
+                    let part = self.lead_part(&wanted, &need, &flight, head, body, stored);
+                    return Box::pin(part).await.after(first_byte);
                 }
                 streamed(&wanted, &need, head, body, stored).after(first_byte)
             }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Request, header, response};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, header, response};
 use http_body::Body as _;
 
 use super::buffer::{Buffered, read_up_to};
@@ -35,7 +35,8 @@ use crate::store::Entry;
 /// A read that the cache may answer.
 pub(crate) struct Wanted {
     pub(crate) route: Arc<Route>,
-    pub(crate) params: PathParams,
+    /// Those of its path, where the route's tags might be made of them.
+    params: PathParams,
     /// Method, URI, fields as received.
     pub(crate) parts: http::request::Parts,
     pub(crate) peer: Peer,
@@ -77,7 +78,11 @@ impl Wanted {
         // What nobody in particular gets, everybody without credentials may get: then `private` is an obstacle.
         let terms =
             Terms { per_subject: route.terms.per_subject && !subject.anonymous, ..route.terms.clone() };
-        let params = route.matcher.path.matches(parts.uri.path()).unwrap_or_default();
+        // For tags alone.
+        let params = match route.tags.is_empty() {
+            true => PathParams::default(),
+            false => route.matcher.path.matches(parts.uri.path()).unwrap_or_default(),
+        };
         Wanted {
             route,
             params,
@@ -275,6 +280,9 @@ impl Wanted {
 
     /// What is freshened together should not expire together either.
     pub(crate) fn spread(&self, response: &mut StoredResponse) {
+        if self.route.jitter <= 0.0 {
+            return;
+        }
         let at = response.response_time();
         let stated = stated_lifetime(&response.fields().to_map(0), at, &self.terms);
         response.set_lifetimes(spread(response.lifetimes(), self.route.jitter, stated, seed(&self.key, at)));
@@ -328,12 +336,15 @@ impl Wanted {
 
     fn trim_fields(&self, headers: &mut HeaderMap, validator: Option<(&StoredResponse, bool)>) {
         subject::strip_ignored(&self.route, headers);
-        for name in &CONDITIONAL {
-            headers.remove(name);
+        // One look at each name costs less than a search for each of these; and mostly there is none.
+        if headers.keys().any(is_of_client) {
+            for name in &CONDITIONAL {
+                headers.remove(name);
+            }
+            headers.remove(header::EXPECT);
+            // Says per client what X-Forwarded-* says too; what is not keyed must not colour an answer.
+            headers.remove(header::FORWARDED);
         }
-        headers.remove(header::EXPECT);
-        // Says per client what X-Forwarded-* says too; what is not keyed must not colour an answer.
-        headers.remove(header::FORWARDED);
         if self.terms.asks_uncoded {
             headers.remove(header::ACCEPT_ENCODING);
         } else {
@@ -345,6 +356,13 @@ impl Wanted {
             }
         }
     }
+}
+
+/// Whether a fetch for the store leaves this field out, whatever it says.
+fn is_of_client(name: &HeaderName) -> bool {
+    // So do they all begin.
+    matches!(name.as_str().as_bytes().first(), Some(b'e' | b'f' | b'i' | b'r'))
+        && (CONDITIONAL.contains(name) || [header::EXPECT, header::FORWARDED].contains(name))
 }
 
 /// JSON of a response that may be coded here, if it is small enough to look into.

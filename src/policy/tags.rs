@@ -14,6 +14,7 @@
 //! T@<hex>                  tag T narrowed to one subject (rules with subject = "same")
 //! ```
 
+mod common;
 mod entry;
 mod expand;
 mod fingerprint;

@@ -137,25 +137,16 @@ impl std::fmt::Debug for Fields<'_> {
     }
 }
 
-/// Bytes that [`write`] adds.
-pub(super) fn written_len(fields: &HeaderMap) -> usize {
-    let one = |(name, value): (&HeaderName, &HeaderValue)| {
-        let name = match Name::of(name) {
-            Name::Known(_) => 0,
-            Name::Other(name) => length_len(name.len()) + name.len(),
-        };
-        1 + name + length_len(value.len()) + value.len()
-    };
-    2 + fields.iter().map(one).sum::<usize>()
-}
-
 /// Writes fields as a block. What a block cannot hold (lines without number, lengths without end) is left out; no
 /// message that was received has it.
-pub(super) fn write(fields: &HeaderMap, out: &mut Vec<u8>) {
+pub(super) fn write<'a>(
+    fields: impl IntoIterator<Item = (&'a HeaderName, &'a HeaderValue)>,
+    out: &mut Vec<u8>,
+) {
     let at = out.len();
     out.extend_from_slice(&[0; 2]);
     let mut written: u16 = 0;
-    for (name, value) in fields.iter().take(MOST_FIELDS) {
+    for (name, value) in fields.into_iter().take(MOST_FIELDS) {
         if value.len() >> (7 * LONGEST_LENGTH) != 0 {
             continue;
         }
@@ -207,10 +198,6 @@ fn no_control(word: u64) -> bool {
 
 fn count(bytes: &[u8]) -> usize {
     bytes.first_chunk().map_or(0, |count| usize::from(u16::from_le_bytes(*count)))
-}
-
-fn length_len(length: usize) -> usize {
-    1 + (1..LONGEST_LENGTH).filter(|n| length >> (7 * n) != 0).count()
 }
 
 fn write_length(mut length: usize, out: &mut Vec<u8>) {

@@ -105,10 +105,19 @@ pub fn is_in_plain_sight(name: &HeaderName) -> bool {
     sight_of(name) == Sight::Plain
 }
 
-fn is_of_connection(name: &HeaderName) -> bool {
-    // So do they all begin.
-    let first = name.as_str().as_bytes().first();
-    matches!(first, Some(b'c' | b'h' | b'k' | b'p' | b't' | b'u')) && is_hop_by_hop(name, &[])
+/// Whether a field belongs to one connection, whatever `Connection` names.
+pub(super) fn is_of_connection(name: &HeaderName) -> bool {
+    // So do they all begin, and so long are they.
+    let text = name.as_str().as_bytes();
+    let may_be = match text.first() {
+        Some(b'c' | b'k') => text.len() == 10,
+        Some(b't') => matches!(text.len(), 2 | 17),
+        Some(b'u') => text.len() == 7,
+        Some(b'h') => text.len() == 14,
+        Some(b'p') => matches!(text.len(), 16 | 18 | 19 | 25),
+        _ => false,
+    };
+    may_be && is_hop_by_hop(name, &[])
 }
 
 /// Removes the fields that `Connection` names, except those of the connection itself (`Upgrade`, `TE`, …): they are

@@ -24,8 +24,10 @@ pub const LONGEST_HEURISTIC: Duration = Duration::from_secs(24 * 60 * 60);
 /// through an intermediary (`Via` or `Age`): a backend whose clock is behind would otherwise never be cached.
 pub fn initial_age(response: &HeaderMap, request_time: Timestamp, response_time: Timestamp) -> Duration {
     let response_delay = response_time.since(request_time);
-    let corrected_age_value = age_value(response).saturating_add(response_delay);
-    let travelled = response.contains_key(VIA) || response.contains_key(AGE);
+    let aged = response.contains_key(AGE);
+    let age_value = if aged { age_value(response) } else { Duration::ZERO };
+    let corrected_age_value = age_value.saturating_add(response_delay);
+    let travelled = aged || response.contains_key(VIA);
     let apparent_age =
         if travelled { response_time.since(date_value(response, response_time)) } else { Duration::ZERO };
     corrected_age_value.max(apparent_age).min(LONGEST)

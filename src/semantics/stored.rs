@@ -9,10 +9,11 @@
 //!
 //! All arithmetic saturates: a window may be as long as the operator likes.
 
+use std::cell::RefCell;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{AGE, CONTENT_LENGTH, DATE, TRAILER};
+use http::header::{AGE, CONNECTION, CONTENT_LENGTH, DATE, TRAILER};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use super::block::{self, Fields};
@@ -80,28 +81,24 @@ enum Content {
 }
 
 impl Content {
-    fn of(headers: &HeaderMap, body: Bytes) -> Content {
-        let joined = if body.len() <= JOINED { body.len() } else { 0 };
-        let mut whole = Vec::with_capacity(block::written_len(headers) + joined);
-        block::write(headers, &mut whole);
-        Content::join(whole, body)
-    }
-
     /// Of a block that is in other memory.
     fn of_block(fields: &[u8], body: Bytes) -> Content {
-        let joined = if body.len() <= JOINED { body.len() } else { 0 };
-        let mut whole = Vec::with_capacity(fields.len() + joined);
-        whole.extend_from_slice(fields);
-        Content::join(whole, body)
+        Content::join(with_room(fields, body.len()), body)
     }
 
+    /// Of a block, and most cheaply where it has just the room that the content needs.
     fn join(mut fields: Vec<u8>, body: Bytes) -> Content {
         match u32::try_from(fields.len()) {
             Ok(at) if body.len() <= JOINED => {
+                fields.reserve_exact(body.len());
                 fields.extend_from_slice(&body);
+                fields.shrink_to_fit();
                 Content::Joined { whole: fields.into(), from: 0, at }
             }
-            _ => Content::Apart(Box::new((fields.into(), body))),
+            _ => {
+                fields.shrink_to_fit();
+                Content::Apart(Box::new((fields.into(), body)))
+            }
         }
     }
 
@@ -125,6 +122,32 @@ impl Content {
             Content::Apart(parts) => &parts.1,
         }
     }
+}
+
+/// A block in memory that has room for a content of so many bytes too, if that is to lie behind it.
+fn with_room(fields: &[u8], content: usize) -> Vec<u8> {
+    let joined = if content <= JOINED { content } else { 0 };
+    let mut whole = Vec::with_capacity(fields.len() + joined);
+    whole.extend_from_slice(fields);
+    whole
+}
+
+/// Writes a block, and looks at it: how long it is, is known only then.
+fn written<'a, R>(
+    fields: impl IntoIterator<Item = (&'a HeaderName, &'a HeaderValue)>,
+    look: impl FnOnce(&[u8]) -> R,
+) -> R {
+    thread_local! {
+        static SCRATCH: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    }
+    SCRATCH.with_borrow_mut(|scratch| {
+        scratch.clear();
+        block::write(fields, scratch);
+        let seen = look(scratch);
+        // One that is large is not kept for the sake of those that are not.
+        scratch.shrink_to(JOINED);
+        seen
+    })
 }
 
 /// Whole milliseconds, up to some 8,900 years, in six bytes.
@@ -195,23 +218,84 @@ const TAG_FIELDS: [HeaderName; 4] = [
 /// Removes what a stored response does not keep: hop-by-hop fields, `Age`, `Content-Length`, `Trailer`
 /// (trailers are not stored) and tag-carrying fields.
 pub fn strip_for_storage(headers: &mut HeaderMap) {
-    fields::strip_hop_by_hop(headers);
-    for name in [AGE, CONTENT_LENGTH, TRAILER] {
-        headers.remove(name);
-    }
-    for name in &TAG_FIELDS {
+    let nominated = nominated(headers);
+    let gone: Vec<HeaderName> = headers.keys().filter(|name| !is_kept(name, &nominated)).cloned().collect();
+    for name in &gone {
         headers.remove(name);
     }
 }
 
+/// Whether a stored response keeps this field; `nominated` are those that `Connection` names.
+fn is_kept(name: &HeaderName, nominated: &[HeaderName]) -> bool {
+    // So do the others begin, and so long are they: a look tells of most that they are none.
+    let text = name.as_str().as_bytes();
+    let may_go = match text.first() {
+        Some(b'a') => text.len() == 3,
+        Some(b'c') => matches!(text.len(), 9 | 12 | 14),
+        Some(b's') => text.len() == 13,
+        Some(b't') => text.len() == 7,
+        Some(b'x') => text.len() == 4,
+        _ => false,
+    };
+    let kept = !may_go || ![AGE, CONTENT_LENGTH, TRAILER].contains(name) && !TAG_FIELDS.contains(name);
+    kept && !fields::is_of_connection(name) && !nominated.contains(name)
+}
+
+fn nominated(headers: &HeaderMap) -> Vec<HeaderName> {
+    if headers.contains_key(CONNECTION) { fields::nominated(headers) } else { Vec::new() }
+}
+
 /// Records the moment of receipt as `Date` where a response has none (RFC 9110 §6.6.1).
 pub(super) fn ensure_date(headers: &mut HeaderMap, response_time: Timestamp) {
-    if headers.contains_key(DATE) {
-        return;
-    }
-    // An IMF-fixdate is visible ASCII, so the conversion cannot fail.
-    if let Ok(date) = HeaderValue::try_from(response_time.to_http_date()) {
+    if let Some(date) = missing_date(headers, response_time) {
         headers.insert(DATE, date);
+    }
+}
+
+fn missing_date(headers: &HeaderMap, response_time: Timestamp) -> Option<HeaderValue> {
+    // An IMF-fixdate is visible ASCII, so the conversion cannot fail.
+    (!headers.contains_key(DATE)).then(|| HeaderValue::try_from(response_time.to_http_date()).ok()).flatten()
+}
+
+/// A response as it is going to be stored, while its content is on its way.
+#[derive(Debug)]
+pub struct Beginning {
+    /// A block, perhaps with room for the content.
+    fields: Vec<u8>,
+    status: StatusCode,
+    response_time: Timestamp,
+    initial_age: Duration,
+    lifetimes: Lifetimes,
+    selecting: Selecting,
+}
+
+impl Beginning {
+    /// Of a head as received: computes its age, leaves out what is not kept, dates it. Room is made for a content of
+    /// `room` bytes.
+    pub fn of(
+        status: StatusCode,
+        headers: &HeaderMap,
+        request_time: Timestamp,
+        response_time: Timestamp,
+        lifetimes: Lifetimes,
+        selecting: Selecting,
+        room: usize,
+    ) -> Beginning {
+        let (nominated, date) = (nominated(headers), missing_date(headers, response_time));
+        let kept = headers.iter().filter(|(name, _)| is_kept(name, &nominated));
+        let dated = kept.chain(date.as_ref().map(|date| (&DATE, date)));
+        let fields = written(dated, |fields| with_room(fields, room));
+        let initial_age = freshness::initial_age(headers, request_time, response_time);
+        Beginning { fields, status, response_time, initial_age, lifetimes, selecting }
+    }
+
+    /// With all its content.
+    pub fn with(self, body: Bytes) -> StoredResponse {
+        let Beginning { fields, status, response_time, initial_age, lifetimes, selecting } = self;
+        let content = Content::join(fields, body);
+        let mut packed = StoredResponse::around(content, status, response_time, initial_age, selecting);
+        packed.set_lifetimes(lifetimes);
+        packed
     }
 }
 
@@ -226,11 +310,37 @@ impl StoredResponse {
         lifetimes: Lifetimes,
         selecting: Selecting,
     ) -> StoredResponse {
-        let initial_age = freshness::initial_age(&headers, request_time, response_time);
-        strip_for_storage(&mut headers);
-        ensure_date(&mut headers, response_time);
-        Unpacked { status, headers, body, coded: None, response_time, initial_age, lifetimes, selecting }
-            .pack()
+        // The larger table leaves the next entry no gap that is almost of its size, which some allocators would give it
+        // whole.
+        headers.reserve(1);
+        let room = body.len();
+        Beginning::of(status, &headers, request_time, response_time, lifetimes, selecting, room).with(body)
+    }
+
+    /// One without windows.
+    fn around(
+        content: Content,
+        status: StatusCode,
+        response_time: Timestamp,
+        initial_age: Duration,
+        selecting: Selecting,
+    ) -> StoredResponse {
+        let none = Span::of(0);
+        StoredResponse {
+            content,
+            response_time,
+            selecting: (!selecting.0.is_empty()).then(|| Box::new(selecting)),
+            initial_age: initial_age.into(),
+            fresh: none,
+            stale_while_revalidate: none,
+            stale_if_error: none,
+            keep: none,
+            plain_length: none,
+            coding: None,
+            always_validate: false,
+            must_revalidate: false,
+            status,
+        }
     }
 
     /// One whose fields and content lie in `whole` already: from byte `from` on a block, then the content. `about` says
@@ -404,27 +514,13 @@ const SELECTING: usize = size_of::<(HeaderName, Option<HeaderValue>)>();
 impl Unpacked {
     /// As it is kept.
     pub fn pack(self) -> StoredResponse {
-        let content = Content::of(&self.headers, self.body.clone());
+        let content = written(&self.headers, |fields| Content::of_block(fields, self.body.clone()));
         self.pack_around(content)
     }
 
     fn pack_around(self, content: Content) -> StoredResponse {
-        let none = Span::of(0);
-        let mut packed = StoredResponse {
-            content,
-            response_time: self.response_time,
-            selecting: (!self.selecting.0.is_empty()).then(|| Box::new(self.selecting)),
-            initial_age: self.initial_age.into(),
-            fresh: none,
-            stale_while_revalidate: none,
-            stale_if_error: none,
-            keep: none,
-            plain_length: none,
-            coding: None,
-            always_validate: false,
-            must_revalidate: false,
-            status: self.status,
-        };
+        let Unpacked { status, response_time, initial_age, selecting, .. } = self;
+        let mut packed = StoredResponse::around(content, status, response_time, initial_age, selecting);
         packed.set_coded(self.coded);
         packed.set_lifetimes(self.lifetimes);
         packed
@@ -480,12 +576,36 @@ mod tests {
         headers.insert(AGE, HeaderValue::from_static("5"));
         let stored = stored(headers);
         let headers = stored.fields().to_map(0);
-        let mut names: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
-        names.sort_unstable();
-        assert_eq!(names, ["content-type", "date", "etag"]);
+        let names: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
+        assert_eq!(names, ["content-type", "etag", "date"], "in the order received");
         assert_eq!(headers[DATE], "Thu, 01 Jan 1970 00:00:10 GMT");
         assert_eq!(stored.initial_age(), Duration::from_secs(6));
         assert!(stored.has_validator());
+    }
+
+    #[test]
+    fn with_or_without_room_it_is_the_same() {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [("etag", "\"a\""), ("connection", "x-own"), ("x-own", "1"), ("age", "5")] {
+            headers.insert(name, HeaderValue::from_static(value));
+        }
+        for length in [0, 1, 100, JOINED, JOINED + 1] {
+            let body = Bytes::from(vec![b'x'; length]);
+            let of = |room| {
+                let (lifetimes, selecting) = (Lifetimes::default(), Selecting::default());
+                let (sent, came) = (Timestamp(9_000), Timestamp(10_000));
+                Beginning::of(StatusCode::OK, &headers, sent, came, lifetimes, selecting, room)
+                    .with(body.clone())
+            };
+            for room in [0, 1, length, JOINED, JOINED + 1] {
+                let made = of(room);
+                let names: Vec<_> = made.fields().to_map(0).keys().map(HeaderName::to_string).collect();
+                assert_eq!(names, ["etag", "date"], "{length} {room}");
+                assert_eq!(made.fields().to_map(0)[DATE], "Thu, 01 Jan 1970 00:00:10 GMT");
+                assert_eq!((made.body(), made.initial_age()), (body.clone(), Duration::from_secs(6)));
+                assert_eq!(made.pieces(), of(length).pieces(), "{length} {room}");
+            }
+        }
     }
 
     #[test]

@@ -232,6 +232,21 @@ impl std::fmt::Display for NotStored {
     }
 }
 
+/// What a request's fields say about storing its response.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Asked {
+    no_store: bool,
+    authorized: bool,
+}
+
+impl Asked {
+    /// Reads them.
+    pub fn of(request: &HeaderMap) -> Asked {
+        let no_store = RequestDirectives::of(request).no_store;
+        Asked { no_store, authorized: request.contains_key(AUTHORIZATION) }
+    }
+}
+
 /// Decides from the heads alone. `Ok` carries the windows of the entry-to-be.
 pub fn admit(
     method: &Method,
@@ -242,12 +257,25 @@ pub fn admit(
     response_time: Timestamp,
     terms: &Terms,
 ) -> Result<Lifetimes, NotStored> {
-    storable(method, request, status, response, terms)?;
+    admit_asked(method, Asked::of(request), status, response, request_time, response_time, terms)
+}
+
+/// The same for who has kept of the request no more than what it says about storing.
+pub fn admit_asked(
+    method: &Method,
+    asked: Asked,
+    status: StatusCode,
+    response: &HeaderMap,
+    request_time: Timestamp,
+    response_time: Timestamp,
+    terms: &Terms,
+) -> Result<Lifetimes, NotStored> {
+    storable(method, asked, status, response, terms)?;
     let backend = match terms.origin {
         OriginMode::Ignore => ResponseDirectives::default(),
         OriginMode::Stricter | OriginMode::Honour => ResponseDirectives::of(response, &terms.target_list),
     };
-    permitted(request, status, response, &backend, terms)?;
+    permitted(asked, status, response, &backend, terms)?;
     let validator = validation::has_validator(response, response_time);
     let always_validate = backend.no_cache.reaches(response);
     if always_validate && !validator {
@@ -316,7 +344,7 @@ fn is_heuristically_cacheable(status: StatusCode) -> bool {
 /// What is kept in no mode, whatever anybody says.
 fn storable(
     method: &Method,
-    request: &HeaderMap,
+    asked: Asked,
     status: StatusCode,
     response: &HeaderMap,
     terms: &Terms,
@@ -324,7 +352,7 @@ fn storable(
     if !matches!(method.as_str(), "GET" | "POST" | "QUERY") {
         return Err(NotStored::Method);
     }
-    if RequestDirectives::of(request).no_store {
+    if asked.no_store {
         return Err(NotStored::RequestNoStore);
     }
     // Elsewhere `Content-Range` means nothing (RFC 9110 §14.4), which a backend that sends it may not know.
@@ -349,7 +377,7 @@ fn storable(
 
 /// What the backend forbids, and what needs its leave (RFC 9111 §3, §3.5).
 fn permitted(
-    request: &HeaderMap,
+    asked: Asked,
     status: StatusCode,
     response: &HeaderMap,
     backend: &ResponseDirectives,
@@ -368,7 +396,7 @@ fn permitted(
     // RFC 9111 §3.5. Where the operator wrote the route, his silence counts: only he can share what was authorized.
     let shared = backend.public || backend.must_revalidate || backend.s_maxage.is_some();
     let leave = terms.per_subject || terms.public || (terms.origin == OriginMode::Honour && shared);
-    if request.contains_key(AUTHORIZATION) && !leave {
+    if asked.authorized && !leave {
         return Err(NotStored::Authorization);
     }
     Ok(())

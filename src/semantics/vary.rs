@@ -32,6 +32,9 @@ pub enum Vary {
 impl Vary {
     /// Reads every `Vary` line of a response and adds `extra` (the route's own list).
     pub fn of(response: &HeaderMap, extra: &[HeaderName]) -> Vary {
+        if extra.is_empty() && !response.contains_key(VARY) {
+            return Vary::None;
+        }
         let mut names = extra.to_vec();
         for line in response.get_all(VARY) {
             for member in lists::members(line.as_bytes()) {

@@ -1,21 +1,18 @@
 //! The tags of an entry: what can purge it.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use http::HeaderMap;
 
 use super::expand::{Callers, expand};
 use super::name::{absent_name, any_name, hex, narrowed_name, value_name};
-use super::paths::{self, prefix_names};
-use super::{Facts, HEADER_FAMILY, Tag, TagPlan, response};
+use super::{Facts, HEADER_FAMILY, Tag, TagPlan, common, paths, response};
 use crate::policy::route::Route;
-use crate::policy::subject::Subject;
 
-/// An entry's names as they come together.
+/// An entry's families as they come together.
 struct Draft<'a> {
     plan: &'a TagPlan,
-    /// Tags without a family, and whether some rule narrows them.
-    fixed: BTreeMap<String, bool>,
     families: BTreeMap<String, Family>,
 }
 
@@ -36,6 +33,18 @@ impl Family {
     }
 }
 
+/// The digest of [`crate::policy::subject::Subject::anonymous`].
+const NOBODY: &str = "0000000000000000000000000000000000000000000000000000000000000000";
+
+/// Whose name it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Whose {
+    /// Many entries have it.
+    Common,
+    /// Few do.
+    Own,
+}
+
 impl TagPlan {
     /// The tags of an entry about to be stored: `*`, its route, path, ancestors, subject, template tags with
     /// family rules, header tags, and the narrowed composites the rules demand. `response_headers` are as received.
@@ -48,39 +57,107 @@ impl TagPlan {
         facts: &Facts<'_>,
         response_headers: &HeaderMap,
     ) -> Vec<Tag> {
-        hashed(secret, self.entry_names(route, facts, Some(response_headers)))
+        self.hashed(secret, route, facts, Some(response_headers))
     }
 
     /// The tags that are known before the response: a flight whose stamp these void is not worth joining.
     pub fn request_tags(&self, secret: &[u8; 32], route: &Route, facts: &Facts<'_>) -> Vec<Tag> {
-        hashed(secret, self.entry_names(route, facts, None))
+        self.hashed(secret, route, facts, None)
+    }
+
+    fn hashed(
+        &self,
+        secret: &[u8; 32],
+        route: &Route,
+        facts: &Facts<'_>,
+        response_headers: Option<&HeaderMap>,
+    ) -> Vec<Tag> {
+        // What an entry without tags of its route's takes.
+        let slashes = facts.path.bytes().filter(|b| *b == b'/').count();
+        let mut tags = Vec::with_capacity(5 + slashes);
+        self.each_name(route, facts, response_headers, &mut |name, whose| {
+            tags.push(match whose {
+                Whose::Common => common::tag(secret, name),
+                Whose::Own => Tag::of(secret, name),
+            });
+        });
+        tags.sort_unstable();
+        tags.dedup();
+        tags
     }
 
     /// Canonical names; `None` for the response's fields = it is not there yet.
+    #[cfg(test)]
     pub(super) fn entry_names(
         &self,
         route: &Route,
         facts: &Facts<'_>,
         response_headers: Option<&HeaderMap>,
     ) -> Vec<String> {
-        let anonymous = Subject::anonymous();
-        let subject = facts.subject.unwrap_or(&anonymous);
-        let digest = hex(&subject.digest);
-        let mut draft = Draft { plan: self, fixed: BTreeMap::new(), families: BTreeMap::new() };
-        draft.fixed.insert("*".to_owned(), false);
-        draft.fixed.insert(format!("route:{}", route.name), self.narrowed.routes);
-        draft.fixed.insert(format!("path:{}", facts.path), self.narrowed.paths);
-        draft.fixed.insert(format!("subject:{digest}"), false);
-        for name in prefix_names(facts.path) {
-            draft.fixed.insert(name, self.narrowed.paths);
-        }
+        let mut names = Vec::new();
+        self.each_name(route, facts, response_headers, &mut |name, _| names.push(name.to_owned()));
+        names
+    }
+
+    /// Tells each name to `tell`, all of them once.
+    fn each_name(
+        &self,
+        route: &Route,
+        facts: &Facts<'_>,
+        response_headers: Option<&HeaderMap>,
+        tell: &mut impl FnMut(&str, Whose),
+    ) {
+        let mut draft = Draft { plan: self, families: BTreeMap::new() };
         draft.add_globs(facts.path);
         draft.add_templates(route, facts, response_headers.is_some());
         if let Some(headers) = response_headers {
             draft.add_header_tags(headers);
         }
-        draft.fit(self.max_tags);
-        draft.names(&digest)
+        let digest = match facts.subject {
+            Some(subject) if subject.digest != [0; 32] => Cow::Owned(hex(&subject.digest)),
+            _ => Cow::Borrowed(NOBODY),
+        };
+        draft.fit(self.max_tags, |count| self.each_fixed(route, facts.path, &digest, count));
+        let mut tell = |name: &str, whose, narrowed| {
+            if narrowed {
+                tell(&narrowed_name(name, &digest), Whose::Own);
+            }
+            tell(name, whose);
+        };
+        self.each_fixed(route, facts.path, &digest, &mut tell);
+        for (name, family) in draft.families {
+            if family.every {
+                tell(&absent_name(&name), Whose::Common, family.narrowed);
+            } else {
+                family.names.iter().for_each(|name| tell(name, Whose::Own, family.narrowed));
+            }
+            tell(&any_name(&name), Whose::Common, family.narrowed);
+        }
+    }
+
+    /// Tells each name without a family, and whether some rule narrows it.
+    fn each_fixed(&self, route: &Route, path: &str, subject: &str, tell: &mut dyn FnMut(&str, Whose, bool)) {
+        let narrowed = &self.narrowed;
+        let mut name = String::with_capacity(path.len().max(route.name.len()).max(subject.len()) + 8);
+        let mut in_family = |family: &str, value: &str, whose, narrowed| {
+            name.clear();
+            name.push_str(family);
+            name.push_str(value);
+            tell(&name, whose, narrowed);
+        };
+        in_family("*", "", Whose::Common, false);
+        in_family("route:", &route.name, Whose::Common, narrowed.routes);
+        in_family("path:", path, Whose::Own, narrowed.paths);
+        in_family("subject:", subject, Whose::Common, false);
+        paths::each_prefix(path, |name, is_last| {
+            tell(name, if is_last { Whose::Own } else { Whose::Common }, narrowed.paths);
+        });
+        let bare = || route.tags.iter().filter(|tag| tag.is_bare()).map(|tag| &*tag.family);
+        for (n, family) in bare().enumerate() {
+            if !bare().take(n).any(|before| before == family) {
+                tell(family, Whose::Common, narrowed.families.contains(family));
+            }
+        }
     }
 }
 
@@ -106,12 +183,7 @@ impl Draft<'_> {
         let callers =
             Callers { subjects: facts.subject.map_or(&[][..], std::slice::from_ref), unknown: false };
         let limit = self.plan.max_tags.max(1);
-        for template in &route.tags {
-            if template.is_bare() {
-                let narrowed = self.plan.narrowed.families.contains(&*template.family);
-                self.fixed.insert(template.family.to_string(), narrowed);
-                continue;
-            }
+        for template in route.tags.iter().filter(|template| !template.is_bare()) {
             let values = (has_response || !template.needs_response_body())
                 .then(|| expand(template, facts, callers, limit));
             // The family is there from now on: with it comes `:?`, even while its values are not known.
@@ -124,6 +196,9 @@ impl Draft<'_> {
     }
 
     fn add_header_tags(&mut self, headers: &HeaderMap) {
+        if headers.is_empty() {
+            return;
+        }
         let found = response::header_tags(headers);
         // No tags at all is no absence: the backend simply names none.
         if !found.tags.is_empty() || !found.complete {
@@ -133,10 +208,13 @@ impl Draft<'_> {
         }
     }
 
-    /// Largest families first, until the rest fits.
-    fn fit(&mut self, max_tags: usize) {
-        let fixed: usize = self.fixed.values().map(|narrowed| if *narrowed { 2 } else { 1 }).sum();
-        let mut total = fixed + self.families.values().map(Family::cost).sum::<usize>();
+    /// Largest families first, until the rest fits. `each_fixed` tells what there is beside them.
+    fn fit(&mut self, max_tags: usize, each_fixed: impl FnOnce(&mut dyn FnMut(&str, Whose, bool))) {
+        if self.families.is_empty() {
+            return;
+        }
+        let mut total = self.families.values().map(Family::cost).sum::<usize>();
+        each_fixed(&mut |_, _, narrowed| total += if narrowed { 2 } else { 1 });
         while total > max_tags {
             let largest = self.families.values_mut().filter(|f| !f.every && f.names.len() > 1);
             let Some(largest) = largest.max_by_key(|f| f.cost()) else { return };
@@ -145,33 +223,4 @@ impl Draft<'_> {
             total += largest.cost();
         }
     }
-
-    fn names(self, digest: &str) -> Vec<String> {
-        let mut names = Vec::new();
-        let mut add = |name: String, narrowed: bool| {
-            if narrowed {
-                names.push(narrowed_name(&name, digest));
-            }
-            names.push(name);
-        };
-        for (name, narrowed) in self.fixed {
-            add(name, narrowed);
-        }
-        for (name, family) in self.families {
-            if family.every {
-                add(absent_name(&name), family.narrowed);
-            } else {
-                family.names.into_iter().for_each(|name| add(name, family.narrowed));
-            }
-            add(any_name(&name), family.narrowed);
-        }
-        names
-    }
-}
-
-fn hashed(secret: &[u8; 32], names: Vec<String>) -> Vec<Tag> {
-    let mut tags: Vec<Tag> = names.iter().map(|name| Tag::of(secret, name)).collect();
-    tags.sort_unstable();
-    tags.dedup();
-    tags
 }

@@ -61,13 +61,13 @@ pub(super) fn decode_typed(typed: &str) -> String {
 /// Two hex digits for each byte.
 pub(crate) fn hex(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let mut out = String::with_capacity(2 * bytes.len());
+    let mut text = Vec::with_capacity(2 * bytes.len());
     for byte in bytes {
-        for nibble in [byte >> 4, byte & 15] {
-            out.push(char::from(DIGITS[usize::from(nibble)]));
-        }
+        text.push(DIGITS[usize::from(byte >> 4)]);
+        text.push(DIGITS[usize::from(byte & 15)]);
     }
-    out
+    // Digits are text.
+    String::from_utf8(text).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -100,27 +100,34 @@ pub(super) fn path_names(path: &str) -> Vec<String> {
 /// `prefix:` under every reading of a path; the empty path and `/` are everybody's ancestor.
 pub(super) fn below_names(path: &str) -> Vec<String> {
     let path = if path.is_empty() { "/" } else { path };
-    let mut names: Vec<String> = readings(path).iter().filter_map(|path| prefix_names(path).pop()).collect();
+    let mut names: Vec<String> = readings(path).iter().map(|path| deepest_prefix(path)).collect();
     names.sort_unstable();
     names.dedup();
     names
 }
 
-/// `prefix:/`, `prefix:/a`, `prefix:/a/b`, … down to the path itself (a trailing slash does not count).
-pub(super) fn prefix_names(path: &str) -> Vec<String> {
-    let mut names = vec!["prefix:/".to_owned()];
+/// `prefix:/`, `prefix:/a`, `prefix:/a/b`, … down to the path itself (a trailing slash does not count), each once, and
+/// whether it is the last.
+pub(super) fn each_prefix(path: &str, mut tell: impl FnMut(&str, bool)) {
+    const ROOT: &str = "prefix:/";
     let rest = path.strip_prefix('/').unwrap_or(path);
     let rest = rest.strip_suffix('/').unwrap_or(rest);
-    if rest.is_empty() {
-        return names;
+    tell(ROOT, rest.is_empty());
+    let mut name = String::with_capacity(ROOT.len() + rest.len());
+    name.push_str(ROOT);
+    name.push_str(rest);
+    let ends = rest.match_indices('/').map(|(at, _)| at).chain([rest.len()]).take(MAX_DEPTH);
+    // An empty first segment is the root once more.
+    for end in ends.map(|end| ROOT.len() + end).filter(|end| *end > ROOT.len()) {
+        tell(name.get(..end).unwrap_or(&name), end == name.len());
     }
-    let mut prefix = "prefix:".to_owned();
-    for segment in rest.split('/').take(MAX_DEPTH) {
-        prefix.push('/');
-        prefix.push_str(segment);
-        names.push(prefix.clone());
-    }
-    names
+}
+
+/// The last of them.
+fn deepest_prefix(path: &str) -> String {
+    let mut deepest = String::new();
+    each_prefix(path, |name, _| name.clone_into(&mut deepest));
+    deepest
 }
 
 /// The tag that an entry of this path carries for a pattern; with or without a trailing slash.

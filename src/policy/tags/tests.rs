@@ -191,6 +191,23 @@ fn set(names: &[&str]) -> BTreeSet<String> {
 const NOBODY: &str = "subject:0000000000000000000000000000000000000000000000000000000000000000";
 
 #[test]
+fn each_name_is_told_once_and_hashed_as_it_is() {
+    let paths = ["", "/", "//", "//a", "/a//b", "/a/", "/a", "/transactions/42", "*"];
+    let plain = route("plain", SubjectSpec::None, &["dashboard", "x:{query.x}", "dashboard"]);
+    let narrow = rule("PUT /x", &["dashboard", "x:{query.x}"]);
+    let plan = plan(from_ref(&plain), vec![PurgeRule { same_subject: true, ..narrow }]);
+    for path in paths {
+        for call in [call(path, "x=1"), call(path, "x=1").by("ann"), call(path, "x=1").by("bob")] {
+            let names = plan.entry_names(&plain, &call.facts(), Some(&HeaderMap::new()));
+            let unique: BTreeSet<_> = names.iter().collect();
+            assert_eq!(unique.len(), names.len(), "{names:?}");
+            let hashed: BTreeSet<Tag> = names.iter().map(|name| Tag::of(&SECRET, name)).collect();
+            assert!(call.entry(&plan, &plain).into_iter().eq(hashed), "{names:?}");
+        }
+    }
+}
+
+#[test]
 fn an_entry_carries_what_it_is_and_where_it_is() {
     let summary = route("summary", SubjectSpec::None, &["session:{query.session_id}", "dashboard"]);
     let plan = plan(from_ref(&summary), vec![]);

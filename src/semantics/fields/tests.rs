@@ -16,6 +16,16 @@ fn left(fields: &[(&str, &str)]) -> Vec<String> {
 }
 
 #[test]
+fn what_belongs_to_a_connection_is_seen_at_a_glance() {
+    for name in HOP_BY_HOP.iter().chain([&CONNECTION]) {
+        assert!(is_of_connection(name), "{name}");
+    }
+    for name in ["content-type", "cookie", "host", "user-agent", "trailer", "upgrades", "connectiom"] {
+        assert!(!is_of_connection(&HeaderName::from_static(name)), "{name}");
+    }
+}
+
+#[test]
 fn fields_of_one_hop_go() {
     let fields = [
         ("connection", "keep-alive, X-Hop"),
