@@ -202,13 +202,15 @@ pub fn strip_ignored(route: &Route, headers: &mut HeaderMap) {
     let ignored = Ignored(&route.ignore);
     let doomed: Vec<HeaderName> = headers
         .keys()
-        .filter(|name| ignored.field(name) || with_hyphens(name, is_override))
+        .filter(|name| ignored.field(name) || !is_in_plain_sight(name) && with_hyphens(name, is_override))
         .cloned()
         .collect();
     for name in doomed {
         headers.remove(name);
     }
-    cookies::retain(headers, |cookie| !ignored.cookie(cookie));
+    if !route.ignore.is_empty() {
+        cookies::retain(headers, |cookie| !ignored.cookie(cookie));
+    }
 }
 
 /// What a route declares of no influence.

@@ -183,16 +183,6 @@ impl Upstream {
         self.send_fitted(&mut self.fit(request, false), interim).await
     }
 
-    /// The same as [`Upstream::send`].
-    pub async fn send_kept(
-        &self,
-        request: Request<Body>,
-        _: &HeaderMap,
-        interim: Option<Listener>,
-    ) -> Result<Response<Body>, UpstreamError> {
-        self.send(request, interim).await
-    }
-
     /// Makes a request, given as for [`Upstream::send`], fit for a connection: what can be done before there is one.
     /// `plain`: none of its fields can be an override.
     pub fn fit(&self, request: Request<Body>, plain: bool) -> Fitted {

@@ -256,3 +256,22 @@ fn plain_is_what_says_nothing_of_caller_connection_or_conditions() {
     }
     assert_eq!(seen(&[("connection", "keep-alive"), ("connection", "host")]), Sight::Other);
 }
+
+#[test]
+fn no_credential_is_in_plain_sight() {
+    let listed = CREDENTIALS.iter().map(|name| (*name).to_owned());
+    let begun = CREDENTIAL_PREFIXES.iter().map(|prefix| format!("{prefix}x"));
+    let ended = CREDENTIAL_SUFFIXES.iter().map(|suffix| format!("x{suffix}"));
+    for name in listed.chain(begun).chain(ended) {
+        let name: HeaderName = name.parse().unwrap();
+        assert!(is_credential(&name) && !is_in_plain_sight(&name), "{name}");
+    }
+    let plain = "host user-agent accept accept-encoding accept-language referer origin dnt priority sec-ch-ua \
+        sec-ch-ua-mobile sec-ch-ua-platform sec-fetch-dest sec-fetch-mode sec-fetch-site sec-fetch-user sec-gpc \
+        traceparent tracestate upgrade-insecure-requests x-request-id";
+    for name in plain.split_whitespace() {
+        let name: HeaderName = name.parse().unwrap();
+        assert!(is_in_plain_sight(&name) && !is_credential(&name) && !is_override(&name), "{name}");
+        assert!(!name.as_str().contains('_'), "{name} has another spelling");
+    }
+}
