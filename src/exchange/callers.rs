@@ -40,6 +40,12 @@ impl Known {
             && *self.text == *asked.text
             && self.spec == *asked.spec
     }
+
+    /// Whether it may be asked for again, as far as can be seen from what is asked now.
+    fn counts(&self, asked: &Asked<'_>, now: Timestamp) -> bool {
+        let in_force = || self.spec != *asked.spec || same(self.set.as_ref(), asked.set);
+        self.secret_id == asked.secret_id && self.told.times.is_none_or(|times| times.hold(now)) && in_force()
+    }
 }
 
 /// All that a credential's subject hangs on.
@@ -66,10 +72,17 @@ impl Callers {
         told.times.is_none_or(|times| times.hold(now)).then(|| told.subject.clone())
     }
 
-    /// Remembers whose it was found to be, by these keys under this view's secret.
-    pub(super) fn learn(&self, credential: &Credential<'_>, keys: &KeySets, view: &View, told: &Told) {
+    /// Remembers whose it was found to be just now, by these keys under this view's secret.
+    pub(super) fn learn(
+        &self,
+        credential: &Credential<'_>,
+        keys: &KeySets,
+        view: &View,
+        told: &Told,
+        now: Timestamp,
+    ) {
         let Some(asked) = self.asked(credential, keys, view) else { return };
-        let counts = |known: &Known| known.secret_id == view.secret_id;
+        let counts = |known: &Known| known.counts(&asked, now);
         self.0.put(
             place(&asked),
             counts,
@@ -92,9 +105,14 @@ impl Callers {
     }
 }
 
+/// One token may be told by several specs: each has a place for it.
 fn place(asked: &Asked<'_>) -> u64 {
-    // Any part of it will do.
-    asked.hash as u64
+    let spec = match asked.spec {
+        SubjectSpec::Jwt(spec) => Arc::as_ptr(spec).addr() as u64,
+        SubjectSpec::None | SubjectSpec::Header(_) | SubjectSpec::Cookie(_) => 0,
+    };
+    // Any part of the hash will do. Addresses are multiples of their alignment.
+    asked.hash as u64 ^ spec >> 4
 }
 
 /// A key set that was read again is another, also if it says the same.
@@ -163,7 +181,7 @@ mod tests {
         let found = credential(known.0, &headers).unwrap().unwrap();
         let view = coherence.view();
         let told = found.tell(keys, &view.secret, NOW).unwrap();
-        callers.learn(&found, keys, &view, &told);
+        callers.learn(&found, keys, &view, &told, NOW);
         (callers, told.subject)
     }
 
@@ -194,6 +212,28 @@ mod tests {
         let long = "x".repeat(LONGEST + 1);
         let (callers, _) = memory((&route, &long), &keys, &ours);
         assert_eq!(find(&callers, (&route, &long), &keys, &ours, NOW), None, "too long");
+    }
+
+    #[test]
+    fn what_is_over_makes_room_at_once() {
+        let (route, keys, ours) = (by_token("sub"), key_sets(), coherence(7));
+        let (mine, others) = (token(900, 1100), token(901, 1200));
+        let learn = |callers: &Callers, text: &str, keys: &KeySets, seconds: u64| {
+            let (headers, now) = (headers(text), Timestamp(seconds * 1000));
+            let found = credential(&route, &headers).unwrap().unwrap();
+            let view = ours.view();
+            callers.learn(&found, keys, &view, &found.tell(keys, &view.secret, now).unwrap(), now);
+            find(callers, (&route, text), keys, &ours, now).is_some()
+        };
+        // The first newcomer's turn has been spent.
+        let spent = |text: &str| {
+            let (callers, _) = memory((&route, text), &keys, &ours);
+            assert!(learn(&callers, &mine, &keys, 1000));
+            callers
+        };
+        assert!(!learn(&spent(&others), &others, &keys, 1099), "it is still asked for");
+        assert!(learn(&spent(&others), &others, &keys, 1100), "it has ended");
+        assert!(learn(&spent(&others), &mine, &key_sets(), 1000), "of keys that are no longer in force");
     }
 
     #[test]

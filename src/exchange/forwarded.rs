@@ -18,6 +18,8 @@ use crate::policy::tags::TAG_FIELDS;
 use crate::semantics::fields::{is_in_plain_sight, strip_hop_by_hop};
 use crate::server::{Peer, settle};
 
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -151,8 +153,23 @@ pub(super) fn prepare_usual_response(
     name: &str,
     own: &HeaderValue,
 ) {
-    if received != Version::HTTP_11 || !headers.keys().all(is_usual) {
+    // What Node says of every connection; it names no field.
+    let of_connection = |name: &HeaderName, value: &HeaderValue| {
+        *name == CONNECTION && value.as_bytes().eq_ignore_ascii_case(b"keep-alive") || *name == KEEP_ALIVE
+    };
+    let mut says = false;
+    let usual = |(name, value)| {
+        is_usual(name) || {
+            says = true;
+            of_connection(name, value)
+        }
+    };
+    if received != Version::HTTP_11 || !headers.iter().all(usual) {
         return prepare_fields(headers, received, name);
+    }
+    if says {
+        headers.remove(CONNECTION);
+        headers.remove(KEEP_ALIVE);
     }
     headers.append(VIA, own.clone());
 }

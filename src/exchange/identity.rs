@@ -120,7 +120,7 @@ impl Exchange {
             return Ok(known);
         }
         let told = credential.tell(&keys, &view.secret, head.now).map_err(refused)?;
-        self.callers.learn(&credential, &keys, view, &told);
+        self.callers.learn(&credential, &keys, view, &told, head.now);
         Ok(told.subject)
     }
 

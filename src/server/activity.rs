@@ -38,6 +38,8 @@ pub(super) struct Activity {
     between: AtomicBool,
     /// hyper's connection ends, and the socket does not.
     outlives: AtomicBool,
+    /// A request has named another protocol.
+    named_another: AtomicBool,
 }
 
 impl Activity {
@@ -56,6 +58,7 @@ impl Activity {
             tunnel: AtomicBool::new(false),
             between: AtomicBool::new(false),
             outlives: AtomicBool::new(false),
+            named_another: AtomicBool::new(false),
         })
     }
 
@@ -82,10 +85,17 @@ impl Activity {
         self.between.store(true, Ordering::Release);
     }
 
+    /// A request names another protocol. hyper then keeps the connection for whoever may upgrade it, also after an answer
+    /// that does not, and would give it away at its end.
+    pub(super) fn names_another(&self) {
+        self.named_another.store(true, Ordering::Release);
+    }
+
     /// How long nothing at all has been under way on a connection that has had exchanges: none of its bytes is anywhere but
-    /// with the client or the handler. `None` while something is, and on HTTP/2.
+    /// with the client or the handler. `None` while something is, on HTTP/2, and where another protocol was ever named.
     pub(super) fn rests(&self) -> Option<Duration> {
         let rests = self.between.load(Ordering::Acquire)
+            && !self.named_another.load(Ordering::Acquire)
             && !self.in_head.load(Ordering::Acquire)
             && self.leaves_at_once()
             && self.is_at_rest();

@@ -123,13 +123,15 @@ async fn speak_http1<H: Handler>(
     }
 }
 
-/// Takes what outlives hyper's connection out of it, and frees the rest. `None`, which does not come to pass: it was
-/// upgraded, or has bytes that it did not take for a request.
+/// Takes what outlives hyper's connection out of it, and frees the rest. Empty lines behind a request, which hyper keeps for
+/// the next one's beginning, say nothing (RFC 9112 §2.2). `None`, which does not come to pass: it was upgraded, or has other
+/// bytes that it did not take for a request.
 fn into_parts<H: Handler>(
     connection: Box<http1::UpgradeableConnection<TokioIo<Wire>, Serving<H>>>,
 ) -> Option<(TokioIo<Wire>, Serving<H>)> {
     let parts = connection.into_parts()?;
-    parts.read_buf.is_empty().then_some((parts.io, parts.service))
+    let rest = &parts.read_buf;
+    rest.iter().all(|byte| matches!(byte, b'\r' | b'\n')).then_some((parts.io, parts.service))
 }
 
 /// Waits for a parked connection's next bytes, or for orders. `false`: its time is over.

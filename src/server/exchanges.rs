@@ -75,8 +75,12 @@ impl<H: Handler> Service<Request<Incoming>> for Serving<H> {
     type Error = Infallible;
     type Future = Reply;
 
-    fn call(&self, request: Request<Incoming>) -> Reply {
+    fn call(&self, mut request: Request<Incoming>) -> Reply {
         let Serving(exchanges) = self;
+        if request.headers().contains_key(UPGRADE) {
+            exchanges.activity.names_another();
+            request.extensions_mut().insert(exchanges.hold.clone());
+        }
         let version = request.version();
         // Only here is it known whether all before it has been written.
         let interim = if version == Version::HTTP_11 { exchanges.line.begin() } else { Interim::default() };
@@ -102,9 +106,6 @@ impl<H: Handler> Exchanges<H> {
         let mut uri = std::mem::take(request.uri_mut());
         settle(&mut uri, request.headers_mut());
         *request.uri_mut() = uri;
-        if request.headers().contains_key(UPGRADE) {
-            request.extensions_mut().insert(self.hold.clone());
-        }
         let asked = AssertUnwindSafe(|| self.handler.handle(request, self.peer, interim));
         catch_unwind(asked).unwrap_or_else(|panic| Answering::Now(self.panicked(&*panic)))
     }

@@ -40,7 +40,6 @@ use self::pool::{Lease, Pool, Want};
 use self::request_body::{Outgoing, Upload};
 use self::response_body::ResponseBody;
 pub use self::response_body::ResponseBodyError;
-use self::said::Said;
 use crate::body::Body;
 use crate::interim::Listener;
 use crate::semantics::fields::is_override;
@@ -233,6 +232,7 @@ impl Upstream {
         asked: Asked,
         again: bool,
     ) -> Result<Response<Body>, Failure> {
+        let line = again.then(|| (request.method().clone(), request.uri().clone()));
         if again {
             lease.said().listen();
         }
@@ -243,7 +243,10 @@ impl Upstream {
         self.head(&mut lease, wait, upload.map(Arc::as_ref)).await?;
         let response = match came {
             Some(Ok(response)) => response,
-            Some(Err(error)) => return Err(failed(error, again.then(|| lease.said()))),
+            Some(Err(error)) => {
+                let said = line.and_then(|(method, target)| lease.said().request(&method, &target));
+                return Err(failed(error, said));
+            }
             // Not waited for any longer before it has come.
             None => return Err(Failure::Broken(None, UpstreamError::Closed("no head".to_owned()))),
         };
@@ -372,12 +375,12 @@ impl Framing {
 }
 
 /// How an attempt failed. `said`: what was said on its connection, if it may be said again.
-fn failed(mut error: TrySendError<Request<Outgoing>>, said: Option<&Said>) -> Failure {
+fn failed(mut error: TrySendError<Request<Outgoing>>, said: Option<Request<Outgoing>>) -> Failure {
     if let Some(request) = error.take_message() {
         return Failure::Unsent(Box::new(request), describe(&error.into_error()));
     }
     match classify(&error.into_error()) {
-        Failure::Broken(_, why) => Failure::Broken(said.and_then(Said::request).map(Box::new), why),
+        Failure::Broken(_, why) => Failure::Broken(said.map(Box::new), why),
         failure => failure,
     }
 }

@@ -34,12 +34,19 @@ struct Shared {
     head: Mutex<Head>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Head {
     /// What was offered to the stream.
     bytes: Vec<u8>,
     /// How much of it the stream has taken.
     taken: usize,
+}
+
+/// Credentials are among it, so it is not shown.
+impl std::fmt::Debug for Head {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Head({} bytes, {} taken)", self.bytes.len(), self.taken)
+    }
 }
 
 impl Head {
@@ -58,19 +65,22 @@ impl Said {
         self.0.listening.store(true, Ordering::Release);
     }
 
-    /// It no longer is.
+    /// It no longer is, and what was is forgotten.
     pub(super) fn ignore(&self) {
         if self.0.listening.swap(false, Ordering::AcqRel) {
             let bytes = &mut self.0.head.lock().bytes;
             if bytes.capacity() > KEPT {
                 *bytes = Vec::new();
             }
+            bytes.clear();
         }
     }
 
-    /// The request that was taken down, if it is whole.
-    pub(super) fn request(&self) -> Option<Request<Outgoing>> {
-        read_again(&self.0.head.lock().bytes)
+    /// The request that was taken down, if it is whole, and this one: what is repeated is never another's, nor of another
+    /// method.
+    pub(super) fn request(&self, method: &Method, target: &Uri) -> Option<Request<Outgoing>> {
+        let said = read_again(&self.0.head.lock().bytes)?;
+        (said.method() == method && said.uri() == target).then_some(said)
     }
 
     fn head(&self) -> Option<MutexGuard<'_, Head>> {
@@ -172,6 +182,7 @@ mod tests {
 
     use super::*;
 
+    const TARGET: &str = "/a?b=%20c";
     const HEAD: &[u8] =
         b"GET /a?b=%20c HTTP/1.1\r\nhost: api.example\r\naccept: a: b\r\naccept: \xff\r\nvia: \r\n\r\n";
 
@@ -215,7 +226,8 @@ mod tests {
             tokio::io::AsyncReadExt::read_to_end(&mut far, &mut all).await.map(|_| all)
         });
         stream.write_all(b"before").await.unwrap();
-        assert!(said.request().is_none(), "nobody listened");
+        let request = || said.request(&Method::GET, &Uri::from_static(TARGET));
+        assert!(request().is_none(), "nobody listened");
         said.listen();
         let (first, second) = HEAD.split_at(30);
         stream.write_all(first).await.unwrap();
@@ -226,12 +238,14 @@ mod tests {
             IoSlice::advance_slices(&mut left, n);
         }
         assert_eq!(said.0.head.lock().bytes, HEAD);
-        assert_eq!(said.request().unwrap().headers().len(), 4);
+        assert_eq!(request().unwrap().headers().len(), 4);
+        assert!(said.request(&Method::HEAD, &Uri::from_static(TARGET)).is_none(), "another method");
+        assert!(said.request(&Method::GET, &Uri::from_static("/other")).is_none(), "another target");
         said.ignore();
         stream.write_all(b"after").await.unwrap();
-        assert_eq!(said.0.head.lock().bytes, HEAD);
+        assert!(said.0.head.lock().bytes.is_empty(), "nothing stays behind");
         said.listen();
-        assert!(said.request().is_none(), "another request begins");
+        assert!(request().is_none(), "another request begins");
         drop(stream);
         assert_eq!(reader.await.unwrap().unwrap(), [b"before", HEAD, b"after"].concat());
     }

@@ -164,6 +164,25 @@ fn of_a_usual_response_nothing_is_taken_and_the_others_are_looked_at() {
 }
 
 #[test]
+fn what_is_said_of_the_connection_alone_goes_from_a_usual_response() {
+    let own = via(Version::HTTP_11, "weir");
+    for connection in ["keep-alive", "Keep-Alive", "keep-alive, x-other", "close", ""] {
+        let response = http::Response::builder()
+            .header("etag", "x")
+            .header("connection", connection)
+            .header("keep-alive", "timeout=5")
+            .header("connection", "keep-alive");
+        let (mut long, ()) = response.body(()).unwrap().into_parts();
+        long.version = Version::HTTP_11;
+        let mut short = long.headers.clone();
+        prepare_response(&mut long, "weir");
+        prepare_usual_response(&mut short, Version::HTTP_11, "weir", &own);
+        assert_eq!(short, long.headers, "{connection}");
+        assert!(!short.contains_key("connection") && !short.contains_key("keep-alive"), "{connection}");
+    }
+}
+
+#[test]
 fn hop_by_hop_fields_go_and_host_and_trailer_stay() {
     let mut parts = request(&[
         ("host", "a"),

@@ -255,3 +255,24 @@ async fn a_parked_client_that_leaves_is_gone() {
     served.await.unwrap();
     assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_named_another_protocol_stays_and_is_not_parked() {
+    let upgrade = b"GET /x HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: h2c\r\n\r\n";
+    let (mut client, _serving, _orders) = Bench::new().await.all();
+    client.write_all(upgrade).await.unwrap();
+    answer(&mut client).await;
+    pass(40).await;
+    client.write_all(GET).await.unwrap();
+    answer(&mut client).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn empty_lines_behind_a_request_do_not_end_a_parked_connection() {
+    let (mut client, _serving, _orders) = Bench::new().await.all();
+    client.write_all(&[GET, b"\r\n\r\n"].concat()).await.unwrap();
+    answer(&mut client).await;
+    pass(40).await;
+    client.write_all(GET).await.unwrap();
+    answer(&mut client).await;
+}
