@@ -62,6 +62,11 @@ impl Framing {
         self.at == At::Line(Line::Request) && self.begun.is_empty()
     }
 
+    /// Whether a request has begun and not ended, as far as can be told.
+    pub(super) fn is_midway(&self) -> bool {
+        self.at != At::Lost && !self.is_between()
+    }
+
     /// Reads on, and replaces what is to be refused.
     pub(super) fn look(&mut self, mut bytes: &mut [u8]) {
         while !bytes.is_empty() {

@@ -28,7 +28,7 @@ const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const GATHERED: usize = 4096;
 
 /// Longest reading-off of a client that is still sending, and the most that is read.
-const LINGER: Duration = Duration::from_secs(1);
+const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 4 << 20;
 
 /// What the first bytes say.
@@ -62,6 +62,12 @@ enum Closing {
         until: Pin<Box<Sleep>>,
     },
     Done,
+}
+
+impl Closing {
+    fn reading_off() -> Closing {
+        Closing::ReadingOff { left: LINGER_BYTES, until: Box::pin(sleep(LINGER)) }
+    }
 }
 
 impl Wire {
@@ -129,16 +135,14 @@ impl Wire {
                     match &mut self.closing {
                         Closing::ReadingOff { left, .. } if *left > n => *left -= n,
                         Closing::ReadingOff { .. } => return Poll::Ready(()),
-                        other => {
-                            let until = Box::pin(sleep(LINGER));
-                            *other = Closing::ReadingOff { left: LINGER_BYTES, until };
-                        }
+                        other => *other = Closing::reading_off(),
                     }
                 }
                 Poll::Ready(_) => return Poll::Ready(()),
-                // Nothing unread: no reason to stay. Else the client gets its moment.
+                // Nothing unread, and the request is whole: no reason to stay. Else the client gets its moment.
                 Poll::Pending => match &mut self.closing {
                     Closing::ReadingOff { until, .. } => return until.as_mut().poll(cx),
+                    other if self.framing.is_midway() => *other = Closing::reading_off(),
                     _ => return Poll::Ready(()),
                 },
             }
@@ -351,6 +355,29 @@ mod tests {
             (protocol, all)
         };
         tokio::join!(sending, reading).1
+    }
+
+    #[tokio::test]
+    async fn who_is_in_the_midst_of_a_request_may_end_it_when_the_answer_is_there() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        for begun in ["GET / HTTP/1.1\r\nx: ", "POST / HTTP/1.1\r\ncontent-length: 9999999\r\n\r\nxx"] {
+            let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+            let (stream, _) = listener.accept().await.unwrap();
+            client.write_all(begun.as_bytes()).await.unwrap();
+            let serving = tokio::spawn(async move {
+                let mut wire = Wire::new(stream.into(), Activity::new(LINGER, LINGER), Arc::default());
+                let mut read = vec![0; begun.len()];
+                wire.read_exact(&mut read).await.unwrap();
+                wire.write_all(b"no").await.unwrap();
+                // Nothing is unread at this moment.
+                wire.shutdown().await.unwrap();
+            });
+            let mut answer = Vec::new();
+            client.read_to_end(&mut answer).await.unwrap();
+            client.write_all(&vec![b'x'; 1 << 20]).await.unwrap();
+            drop(client);
+            serving.await.unwrap();
+        }
     }
 
     /// A socket that takes so many bytes and no more.
