@@ -10,6 +10,7 @@
 //! config → policy → semantics → (the http crate's types only)
 //! server, upstream, exchange → interim → semantics
 //! exchange → coder → semantics
+//! (unit tests) → woken
 //! ```
 //!
 //! `semantics`, `policy` and `coherence` are pure: they never name a runtime, a socket, a file, an
@@ -32,3 +33,5 @@ pub mod store;
 pub mod telemetry;
 pub mod time;
 pub mod upstream;
+#[cfg(test)]
+mod woken;
