@@ -300,6 +300,33 @@ async fn an_upgrade_that_is_refused_is_an_ordinary_answer() {
 }
 
 #[tokio::test]
+async fn who_offers_tls_or_http_is_answered_like_anybody() {
+    let origin = Origin::start().await;
+    origin.always("* /x", || Reply::text("kept"));
+    origin.always("* /unlisted", || Reply::text("passed"));
+    let route = "[[route]]\nname = \"x\"\nmatch = \"GET /x\"\nttl = \"5m\"";
+    let weir = Weir::start(&origin, route).await;
+    weir.get("/x").await;
+    for offer in ["TLS/1.2", "h2c", "HTTP/2.0, h2c", "tls/1.3, TLS/1.2"] {
+        let ask = weir.get("/x").header("connection", "Upgrade").header("upgrade", offer);
+        let answer = ask.await;
+        let status = answer.header("cache-status").unwrap_or_default();
+        assert!(status.contains("hit") && answer.text() == "kept", "{offer}: {status}");
+        for (method, path) in [("GET", "/x?other"), ("GET", "/unlisted"), ("POST", "/unlisted")] {
+            weir.request(method, path).header("connection", "Upgrade").header("upgrade", offer).await;
+            let seen = origin.last(path.split('?').next().unwrap());
+            assert_eq!((seen.header("upgrade"), seen.header("connection")), (None, None), "{method} {path}");
+        }
+    }
+    let count = origin.count("GET /x");
+    let both = weir.get("/x").header("connection", "Upgrade").header("upgrade", "TLS/1.2, websocket").await;
+    let status = both.header("cache-status").unwrap_or_default();
+    assert!(status.contains("detail=upgrade"), "{status}");
+    assert_eq!(origin.count("GET /x"), count + 1);
+    assert_eq!(origin.last("/x").header("upgrade"), Some("websocket"), "what a tunnel is for is left");
+}
+
+#[tokio::test]
 async fn expect_continue_is_carried_end_to_end() {
     let origin = RawOrigin::start(|mut stream| async move {
         let head = RawOrigin::read_head(&mut stream).await.to_lowercase();

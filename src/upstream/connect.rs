@@ -5,27 +5,27 @@
 //! two providers in one binary would otherwise fail at run time. There is no HTTP/2 to the upstream.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
 use rustls::ClientConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls_platform_verifier::Verifier;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsConnector;
 
 use super::driver::Driver;
 use super::request_body::Outgoing;
-use super::said::{Heard, Said};
+use super::stream::{Hypers, Io, Stream};
 use super::{UpstreamConfig, UpstreamError};
 
-/// One end of a connection, what drives it, and what is said on it.
-pub(super) type Opened = (SendRequest<Outgoing>, Driver, Said);
+/// hyper's handle of a connection, what drives it, and its stream.
+pub(super) type Opened = (SendRequest<Outgoing>, Driver, Weak<Mutex<Stream>>);
 
 /// Knows where the upstream is and how to speak to it.
 pub(super) struct Connector {
@@ -118,22 +118,22 @@ impl Connector {
 }
 
 /// Starts HTTP on a stream.
-async fn handshake<S>(stream: S) -> Result<Opened, UpstreamError>
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let said = Said::default();
+pub(super) async fn handshake(stream: impl Io + 'static) -> Result<Opened, UpstreamError> {
+    let stream = Stream::new(stream);
+    let shared = Arc::downgrade(&stream);
     let (sender, connection) = http1::Builder::new()
-        .handshake(TokioIo::new(Heard::new(stream, said.clone())))
+        .handshake(TokioIo::new(Hypers(stream)))
         .await
         .map_err(|e| UpstreamError::Connect(e.to_string()))?;
-    let driver = Driver::new(Box::pin(async move {
+    let mut driver = Driver::new(Box::pin(async move {
         // Whoever has an exchange on it hears of the failure there; this is for the idle ones.
         if let Err(error) = connection.with_upgrades().await {
             tracing::debug!(%error, "an upstream connection ended");
         }
     }));
-    Ok((sender, driver, said))
+    // From now on hyper waits for a request, however many it never hears of.
+    driver.settle();
+    Ok((sender, driver, shared))
 }
 
 /// The system's authorities, and those of `ca_file` besides.

@@ -113,6 +113,11 @@ impl Driver {
         }
     }
 
+    /// Whether nobody drives it but who polls.
+    pub(super) fn is_here(&self) -> bool {
+        matches!(self.engine, Engine::Here(_))
+    }
+
     /// Lets the connection do what is left to do, for nobody in particular.
     pub(super) fn settle(&mut self) {
         if let Engine::Here(connection) = &mut self.engine {
@@ -210,29 +215,16 @@ mod tests {
     use std::task::ready;
 
     use super::*;
-
-    #[derive(Default)]
-    struct Count(AtomicUsize);
-
-    impl Wake for Count {
-        fn wake(self: Arc<Self>) {
-            self.0.fetch_add(1, Ordering::SeqCst);
-        }
-    }
+    use crate::woken::Woken;
 
     /// A connection that does this whenever it is driven.
     fn driven(mut poll: impl FnMut(&mut Context<'_>) -> Poll<()> + Send + 'static) -> Driver {
         Driver::new(Box::pin(std::future::poll_fn(move |cx| poll(cx))))
     }
 
-    fn counting() -> (Arc<Count>, Waker) {
-        let count = Arc::<Count>::default();
-        (Arc::clone(&count), Waker::from(count))
-    }
-
     #[test]
     fn what_rings_while_it_is_driven_wakes_nobody_and_is_looked_into() {
-        let (count, waker) = counting();
+        let (count, waker) = Woken::counted();
         let rounds = Arc::new(AtomicUsize::new(0));
         let seen = Arc::clone(&rounds);
         let mut driver = driven(move |cx| {
@@ -243,39 +235,39 @@ mod tests {
         });
         let polled: Poll<()> = driver.poll(&mut Context::from_waker(&waker), |_| Poll::Pending);
         assert!(polled.is_pending());
-        assert_eq!((rounds.load(Ordering::SeqCst), count.0.load(Ordering::SeqCst)), (2, 0));
+        assert_eq!((rounds.load(Ordering::SeqCst), count.times()), (2, 0));
     }
 
     #[test]
     fn what_rings_afterwards_wakes_whoever_polled_last() {
-        let (first, first_waker) = counting();
-        let (second, second_waker) = counting();
+        let (first, first_waker) = Woken::counted();
+        let (second, second_waker) = Woken::counted();
         let mut driver = driven(|_| Poll::Pending);
         for waker in [&first_waker, &second_waker] {
             let _: Poll<()> = driver.poll(&mut Context::from_waker(waker), |_| Poll::Pending);
         }
         driver.waker.wake_by_ref();
-        assert_eq!((first.0.load(Ordering::SeqCst), second.0.load(Ordering::SeqCst)), (0, 1));
+        assert_eq!((first.times(), second.times()), (0, 1));
         driver.rest();
         driver.waker.wake_by_ref();
-        assert_eq!(second.0.load(Ordering::SeqCst), 1, "it rests");
+        assert_eq!(second.times(), 1, "it rests");
     }
 
     #[test]
     fn one_that_never_stops_ringing_lets_others_have_their_turn() {
-        let (count, waker) = counting();
+        let (count, waker) = Woken::counted();
         let mut driver = driven(|cx| {
             cx.waker().wake_by_ref();
             Poll::Pending
         });
         let polled: Poll<()> = driver.poll(&mut Context::from_waker(&waker), |_| Poll::Pending);
         assert!(polled.is_pending());
-        assert_eq!(count.0.load(Ordering::SeqCst), 1, "and comes back");
+        assert_eq!(count.times(), 1, "and comes back");
     }
 
     #[test]
     fn the_end_of_the_connection_is_told_and_it_is_not_driven_again() {
-        let (_, waker) = counting();
+        let (_, waker) = Woken::counted();
         let mut ends = 0;
         let mut driver = driven(move |_| {
             ends += 1;

@@ -1,6 +1,6 @@
 //! Makes a request fit for an HTTP/1.1 connection: version, target, `Host`, and one unambiguous length.
 
-use http::header::{CONTENT_LENGTH, EXPECT, HOST, TRANSFER_ENCODING, UPGRADE};
+use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, TRANSFER_ENCODING, UPGRADE};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, Version};
 use http_body::Body as _;
@@ -28,6 +28,8 @@ pub(super) struct Asked {
     pub(super) head: bool,
     /// Another protocol.
     pub(super) upgrade: bool,
+    /// Nothing but a representation: it may go by a short exchange.
+    pub(super) plain: bool,
 }
 
 /// Which fields are there that have a say here: told by one look at each name.
@@ -38,6 +40,7 @@ struct Names {
     length: bool,
     expect: bool,
     upgrade: bool,
+    connection: bool,
 }
 
 impl Names {
@@ -48,6 +51,7 @@ impl Names {
             length: seen.length || *name == CONTENT_LENGTH,
             expect: seen.expect || *name == EXPECT,
             upgrade: seen.upgrade || *name == UPGRADE,
+            connection: seen.connection || *name == CONNECTION,
         })
     }
 }
@@ -63,14 +67,19 @@ pub(super) fn fit(request: Request<Body>, host: Option<&HeaderValue>, fallback: 
     let target = parts.uri.into_parts().path_and_query;
     parts.uri = Uri::from(target.unwrap_or_else(|| PathAndQuery::from_static("/")));
 
-    let asked =
-        Asked { safe: parts.method.is_safe(), head: parts.method == Method::HEAD, upgrade: names.upgrade };
+    let mut asked = Asked {
+        safe: parts.method.is_safe(),
+        head: parts.method == Method::HEAD,
+        upgrade: names.upgrade,
+        plain: false,
+    };
     let length = settle_length(&parts.method, &mut parts.headers, &names, &body);
     if length == Some(0) {
         // RFC 9110 §10.1.1: no expectation without content.
         if names.expect {
             parts.headers.remove(EXPECT);
         }
+        asked.plain = asked.safe && !asked.head && !asked.upgrade && !names.connection;
         return Fitted { request: Request::from_parts(parts, Outgoing::empty()), upload: None, asked };
     }
     let expects =

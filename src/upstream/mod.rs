@@ -4,6 +4,9 @@
 //! send ─► fit (HTTP/1.1, origin form, Host, length) ─► checkout ─► attempt ─► response
 //!                                                         ▲           │ not taken, or closed under us:
 //!                                                         └── fresh ──┘ once, and only if that is harmless
+//! attempt: a plain request ─► short (a plain response, wholly here) ─► response
+//!                  │            └ anything else ─┐
+//!                  └ any other request ──────────┴─► hyper ─► answer (framing judged, body streamed)
 //! ```
 //!
 //! Invariants: an unsafe request is on the wire at most once; a response body ends cleanly only if the upstream
@@ -19,6 +22,8 @@ pub mod pool;
 mod request_body;
 mod response_body;
 mod said;
+mod short;
+mod stream;
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -190,6 +195,7 @@ impl Upstream {
         let overridden = !plain && request.headers().keys().any(is_override);
         let mut fitted = fit::fit(request, host, &self.authority);
         fitted.asked.safe &= !overridden;
+        fitted.asked.plain &= !overridden;
         fitted
     }
 
@@ -203,22 +209,18 @@ impl Upstream {
         let Asked { safe, .. } = *asked;
         let repeatable = upload.is_none() && safe;
         let mut want = if repeatable { Want::Any } else { Want::Recent };
-        fit::hear(request, upload.as_ref(), interim.clone());
         loop {
             let lease = self.pool.checkout(want).await?;
             let reused = lease.reused();
             let again = reused && repeatable;
             // The second time round the connection is fresh, so this ends.
             want = Want::Fresh;
-            match self.attempt(lease, request, upload.as_ref(), *asked, again).await {
+            match self.attempt(lease, request, upload.as_ref(), *asked, again, interim.as_ref()).await {
                 Ok(response) => return Ok(response),
                 Err(Failure::Unsent(unsent, _)) if reused => *request = *unsent,
                 // Not one byte went out, so this is a connection that never was.
                 Err(Failure::Unsent(_, why)) => return Err(UpstreamError::Connect(why)),
-                Err(Failure::Broken(said, error)) => {
-                    *request = *said.ok_or(error)?;
-                    fit::hear(request, None, interim.clone());
-                }
+                Err(Failure::Broken(said, error)) => *request = *said.ok_or(error)?,
                 Err(Failure::Final(error)) => return Err(error),
             }
         }
@@ -231,26 +233,43 @@ impl Upstream {
         upload: Option<&Arc<Upload>>,
         asked: Asked,
         again: bool,
+        interim: Option<&Listener>,
     ) -> Result<Response<Body>, Failure> {
-        let line = again.then(|| (request.method().clone(), request.uri().clone()));
-        if again {
-            lease.said().listen();
+        let since = Instant::now();
+        let short = if asked.plain { lease.short() } else { None };
+        if again || short.is_some() {
+            lease.said().take_down(request);
         }
+        if let Some(mut short) = short {
+            let mut came = None;
+            let wait = |lease: &mut Lease, cx: &mut Context<'_>| {
+                lease.poll_short(cx, &mut short).map(|response| came = response)
+            };
+            self.head(&mut lease, since, wait, None).await?;
+            if let Some(response) = came {
+                lease.answered(request);
+                lease.give_back();
+                return Ok(response);
+            }
+        }
+        fit::hear(request, upload, interim.cloned());
         let taken = std::mem::replace(request, Request::new(Outgoing::empty()));
         let mut sending = pin!(lease.sender().try_send_request(taken));
         let mut came = None;
-        let wait = |cx: &mut Context<'_>| sending.as_mut().poll(cx).map(|head| came = Some(head));
-        self.head(&mut lease, wait, upload.map(Arc::as_ref)).await?;
+        let wait = |lease: &mut Lease, cx: &mut Context<'_>| {
+            lease.poll(cx, |cx| sending.as_mut().poll(cx).map(|head| came = Some(head)))
+        };
+        self.head(&mut lease, since, wait, upload.map(Arc::as_ref)).await?;
         let response = match came {
             Some(Ok(response)) => response,
             Some(Err(error)) => {
-                let said = line.and_then(|(method, target)| lease.said().request(&method, &target));
+                let said = if again { lease.said().again() } else { None };
                 return Err(failed(error, said));
             }
             // Not waited for any longer before it has come.
             None => return Err(Failure::Broken(None, UpstreamError::Closed("no head".to_owned()))),
         };
-        lease.said().ignore();
+        lease.said().forget();
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             if !asked.upgrade {
                 let why = "101 Switching Protocols, which nobody asked for".to_owned();
@@ -268,27 +287,28 @@ impl Upstream {
         self.answer(asked.head, response, lease, upload.cloned()).await.map_err(Failure::Final)
     }
 
-    /// Waits for the head by `wait`. The budget starts anew whenever the request body moves: an upload is no silence.
+    /// Waits for the head by `wait`, `since` then. The budget starts anew whenever the request body moves: an upload is no
+    /// silence.
     async fn head(
         &self,
         lease: &mut Lease,
-        mut wait: impl FnMut(&mut Context<'_>) -> Poll<()>,
+        since: Instant,
+        mut wait: impl FnMut(&mut Lease, &mut Context<'_>) -> Poll<()>,
         upload: Option<&Upload>,
     ) -> Result<(), Failure> {
         let budget = self.config.first_byte_timeout;
         if budget.is_zero() && upload.is_none() {
-            poll_fn(|cx| lease.poll(cx, &mut wait)).await;
+            poll_fn(|cx| wait(lease, cx)).await;
             return Ok(());
         }
         // "None" is a century: long enough, and within what a timer can hold.
         let budget = if budget.is_zero() { Duration::from_secs(100 * 365 * 86_400) } else { budget };
-        let start = Instant::now();
-        let mut until = start + budget;
+        let mut until = since + budget;
         if upload.is_some_and(Upload::held) {
-            until = start + budget.min(CONTINUE_PATIENCE);
+            until = since + budget.min(CONTINUE_PATIENCE);
         }
         loop {
-            let came = poll_fn(|cx| match lease.poll(cx, &mut wait) {
+            let came = poll_fn(|cx| match wait(lease, cx) {
                 Poll::Ready(()) => Poll::Ready(true),
                 Poll::Pending => lease.poll_alarm(cx, until).map(|()| false),
             });
@@ -297,7 +317,7 @@ impl Upstream {
             }
             let Some(upload) = upload else { break };
             upload.open();
-            until = upload.last_moved().max(start) + budget;
+            until = upload.last_moved().max(since) + budget;
             if until <= Instant::now() {
                 break;
             }

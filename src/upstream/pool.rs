@@ -13,17 +13,21 @@ use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use http::{Request, Response};
 use hyper::client::conn::http1::SendRequest;
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
 
 use super::alarm::Alarm;
-use super::connect::Connector;
+use super::connect::{Connector, Opened};
 use super::driver::Driver;
 use super::request_body::Outgoing;
 use super::said::Said;
+use super::short::{Precedent, Short, Trial};
+use super::stream::Stream;
 use super::{UpstreamConfig, UpstreamError};
+use crate::body::Body;
 
 /// A request that must not be repeated goes out only on a connection used this recently, or on a new one: the
 /// longer a connection idled, the likelier the upstream is closing it at this very moment.
@@ -72,7 +76,13 @@ struct Idle {
 struct Conn {
     sender: SendRequest<Outgoing>,
     driver: Driver,
+    /// Open for as long as hyper keeps it.
+    stream: Weak<Mutex<Stream>>,
     said: Said,
+    /// hyper has been asked for something since it was last seen to be at rest.
+    asked: bool,
+    trial: Trial,
+    precedent: Precedent,
     alarm: Alarm,
     counted: Counted,
 }
@@ -118,9 +128,26 @@ impl Pool {
         }
         self.make_room();
         let counted = Counted::new(&self.open);
-        let (sender, driver, said) = self.connector.connect().await?;
-        let conn = Box::new(Conn { sender, driver, said, alarm: Alarm::default(), counted });
+        let conn = Conn::new(self.connector.connect().await?, counted);
         Ok(Lease { conn, turn, pool: self.clone(), reused: false })
+    }
+
+    /// A connection over this stream.
+    #[cfg(test)]
+    pub(super) async fn lease_of(
+        self: &Arc<Self>,
+        io: impl super::stream::Io + 'static,
+        reused: bool,
+    ) -> Lease {
+        let turn = self.turn().await.unwrap();
+        let opened = super::connect::handshake(io).await.unwrap();
+        Lease { conn: Conn::new(opened, Counted::new(&self.open)), turn, pool: self.clone(), reused }
+    }
+
+    /// Of each idle connection: whether hyper had to do with its last exchange.
+    #[cfg(test)]
+    pub(super) fn asked(&self) -> Vec<bool> {
+        self.idle.lock().stack.iter().map(|(_, conn)| conn.asked).collect()
     }
 
     /// Open connections (those being made included), and idle ones among them.
@@ -219,6 +246,20 @@ async fn reap(pool: Weak<Pool>) {
 }
 
 impl Conn {
+    fn new((sender, driver, stream): Opened, counted: Counted) -> Box<Conn> {
+        Box::new(Conn {
+            sender,
+            driver,
+            stream,
+            said: Said::default(),
+            asked: false,
+            trial: Trial::default(),
+            precedent: Precedent::default(),
+            alarm: Alarm::default(),
+            counted,
+        })
+    }
+
     /// Alive, and done with the exchange before.
     async fn usable(&mut self) -> bool {
         // What has happened to it since is found out by driving it, which sending does before it writes.
@@ -238,6 +279,9 @@ impl Conn {
 
     /// Leaves it to itself; false when it has ended.
     fn rest(&mut self) -> bool {
+        if !self.asked {
+            return true;
+        }
         self.driver.rest();
         // Mostly it was ready with the last of the content.
         if !self.sender.is_ready() {
@@ -259,7 +303,43 @@ pub(super) struct Lease {
 
 impl Lease {
     pub(super) fn sender(&mut self) -> &mut SendRequest<Outgoing> {
+        self.conn.asked = true;
         &mut self.conn.sender
+    }
+
+    /// A [short exchange](Short), where it is worth trying, and nobody but who has the connection uses its stream.
+    pub(super) fn short(&mut self) -> Option<Short> {
+        let Conn { sender, driver, stream, asked, trial, precedent, .. } = &mut *self.conn;
+        if !trial.is_on() {
+            return None;
+        }
+        if std::mem::take(asked) {
+            // Whatever hyper has read or is about to do is found out first.
+            driver.settle();
+        }
+        let at_rest = driver.is_here() && sender.is_ready();
+        let stream = stream.upgrade().filter(|_| at_rest)?;
+        Some(Short::new(stream, precedent))
+    }
+
+    /// Sends what was [taken down](Said::take_down) by a short exchange.
+    pub(super) fn poll_short(
+        &mut self,
+        cx: &mut Context<'_>,
+        short: &mut Short,
+    ) -> Poll<Option<Response<Body>>> {
+        let Conn { said, trial, precedent, .. } = &mut *self.conn;
+        let polled = short.poll(cx, said.head(), precedent);
+        if let Poll::Ready(came) = &polled {
+            trial.end(came.is_some());
+        }
+        polled
+    }
+
+    /// This request was answered by a short exchange.
+    pub(super) fn answered(&mut self, request: &mut Request<Outgoing>) {
+        self.conn.said.forget();
+        self.conn.precedent.reuse(std::mem::take(request.headers_mut()));
     }
 
     /// Polls `step`, which waits for something that comes by way of this connection.
@@ -282,8 +362,8 @@ impl Lease {
     }
 
     /// What is said on this connection.
-    pub(super) fn said(&self) -> &Said {
-        &self.conn.said
+    pub(super) fn said(&mut self) -> &mut Said {
+        &mut self.conn.said
     }
 
     /// It had served a request before, so the upstream may have closed it since.
