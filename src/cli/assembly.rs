@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -61,9 +61,21 @@ impl fmt::Display for StartError {
     }
 }
 
-/// Opens a listener; the error names the setting.
-pub(super) async fn bind(setting: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
-    TcpListener::bind(address).await.map_err(|source| StartError::Listen { setting, address, source })
+/// Connections that may wait to be accepted: as many as the system allows (Linux: `net.core.somaxconn`). Those beyond are
+/// dropped without a word, and their clients try again after a second, then three, seven, fifteen.
+const BACKLOG: u32 = 65_535;
+
+/// Opens a listener; the error names the setting. Needs a running tokio runtime.
+pub(super) fn bind(setting: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
+    let listen = || {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        // Connections of a process before this one may still be ending.
+        #[cfg(not(windows))]
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)
+    };
+    listen().map_err(|source| StartError::Listen { setting, address, source })
 }
 
 /// The sockets of one Weir.
@@ -76,10 +88,10 @@ pub(super) struct Listeners {
 
 impl Listeners {
     /// As the configuration says.
-    pub(super) async fn bind(config: &Config) -> Result<Listeners, StartError> {
-        let traffic = bind("`listen`, or WEIR_LISTEN", config.listen).await?;
+    pub(super) fn bind(config: &Config) -> Result<Listeners, StartError> {
+        let traffic = bind("`listen`, or WEIR_LISTEN", config.listen)?;
         let admin = match &config.admin {
-            Some(admin) => Some(bind("[admin] `listen`, or WEIR_ADMIN_LISTEN", admin.listen).await?),
+            Some(admin) => Some(bind("[admin] `listen`, or WEIR_ADMIN_LISTEN", admin.listen)?),
             None => None,
         };
         Ok(Listeners { traffic, admin })
@@ -247,20 +259,38 @@ impl Running {
 
 #[cfg(test)]
 mod tests {
+    use tokio::net::TcpStream;
+
     use super::*;
 
     #[tokio::test]
     async fn a_taken_port_is_an_error_that_names_the_setting() {
-        let first = bind("`listen`", "127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let first = bind("`listen`", "127.0.0.1:0".parse().unwrap()).unwrap();
         let address = first.local_addr().unwrap();
-        let error = bind("`listen`, or WEIR_LISTEN", address).await.unwrap_err().to_string();
+        let error = bind("`listen`, or WEIR_LISTEN", address).unwrap_err().to_string();
         assert!(error.contains(&address.to_string()) && error.contains("WEIR_LISTEN"), "{error}");
         assert!(error.ends_with("another process has this port"), "{error}");
     }
 
+    /// With the backlog that is usual, 1,024, the connections beyond it would wait for a second and more.
+    #[tokio::test]
+    async fn those_who_come_at_once_wait_in_line() {
+        let longest = std::fs::read_to_string("/proc/sys/net/core/somaxconn");
+        let longest = longest.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(128);
+        let listener = bind("`listen`", "127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = listener.local_addr().unwrap();
+        let comes = async {
+            for _ in 0..longest.min(1500) {
+                // Who has left by then is accepted, too.
+                drop(TcpStream::connect(address).await.unwrap());
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), comes).await.expect("nobody is sent away");
+    }
+
     #[tokio::test]
     async fn an_address_that_is_not_ours_is_explained() {
-        let error = bind("`listen`", "192.0.2.1:0".parse().unwrap()).await.unwrap_err().to_string();
+        let error = bind("`listen`", "192.0.2.1:0".parse().unwrap()).unwrap_err().to_string();
         assert!(error.ends_with("this machine does not have this address"), "{error}");
     }
 }

@@ -1,6 +1,6 @@
 //! What a client connection is doing, told by three witnesses (the socket, the service, the answer's body) and
-//! read by the watchdog: in an exchange, idle between two, in the middle of sending a request head, or not reading
-//! what it is sent.
+//! read by the watchdog: in an exchange, idle between two, in the middle of sending a request head, sending content that
+//! outlasts its answer, or not reading what it is sent.
 //!
 //! hyper has one timer for the last two, and cannot tell a client that may idle from one that trickles.
 
@@ -40,6 +40,8 @@ pub(super) struct Activity {
     outlives: AtomicBool,
     /// A request has named another protocol.
     named_another: AtomicBool,
+    /// Content came after its answer, and no other request since.
+    outlasted: AtomicBool,
 }
 
 impl Activity {
@@ -59,6 +61,7 @@ impl Activity {
             between: AtomicBool::new(false),
             outlives: AtomicBool::new(false),
             named_another: AtomicBool::new(false),
+            outlasted: AtomicBool::new(false),
         })
     }
 
@@ -66,6 +69,15 @@ impl Activity {
     pub(super) fn multiplexed(&self) {
         self.multiplexed.store(true, Ordering::Release);
         self.in_head.store(false, Ordering::Release);
+    }
+
+    /// Content arrived, and no more than that. After its answer it is what the connection idles from: no head is on its way.
+    pub(super) fn content(&self) {
+        self.between.store(false, Ordering::Release);
+        if self.exchanges.load(Ordering::Acquire) == 0 && !self.in_head.load(Ordering::Acquire) {
+            self.mark();
+            self.outlasted.store(true, Ordering::Release);
+        }
     }
 
     /// Bytes arrived.
@@ -92,10 +104,12 @@ impl Activity {
     }
 
     /// How long nothing at all has been under way on a connection that has had exchanges: none of its bytes is anywhere but
-    /// with the client or the handler. `None` while something is, on HTTP/2, and where another protocol was ever named.
+    /// with the client or the handler. `None` while something is, on HTTP/2, where another protocol was ever named, and
+    /// where content has outlasted its answer: hyper tells that content's end with the next request.
     pub(super) fn rests(&self) -> Option<Duration> {
         let rests = self.between.load(Ordering::Acquire)
             && !self.named_another.load(Ordering::Acquire)
+            && !self.outlasted.load(Ordering::Acquire)
             && !self.in_head.load(Ordering::Acquire)
             && self.leaves_at_once()
             && self.is_at_rest();
@@ -131,6 +145,7 @@ impl Activity {
     pub(super) fn exchange(self: &Arc<Self>) -> Exchanging {
         self.exchanges.fetch_add(1, Ordering::AcqRel);
         self.in_head.store(false, Ordering::Release);
+        self.outlasted.store(false, Ordering::Release);
         Exchanging(self.clone())
     }
 
@@ -221,6 +236,11 @@ pub(super) struct Answer {
 impl Answer {
     pub(super) fn new(body: Body, exchange: Exchanging) -> Answer {
         Answer { body, exchange }
+    }
+
+    /// Whether all of it is here, in one piece: sending it is no work but to write it.
+    pub(super) fn is_here(&self) -> bool {
+        !matches!(self.body, Body::Stream(_))
     }
 }
 

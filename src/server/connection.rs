@@ -12,8 +12,8 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use hyper::server::conn::{http1, http2};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper::server::conn::http1;
+use hyper_util::rt::TokioIo;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -21,6 +21,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::activity::Activity;
 use super::exchanges::{Exchanges, Serving};
+use super::multiplex::Multiplexed;
 use super::slack;
 use super::tls::{self, Acceptor, Opened};
 use super::wire::{Protocol, Wire};
@@ -35,14 +36,6 @@ const FIRST_LOOK: Duration = Duration::from_secs(1);
 
 /// One that has rested for this long is parked.
 const REST: Duration = Duration::from_millis(500);
-
-/// An HTTP/2 client that answers no ping for this long after this much silence is gone.
-const PING_AFTER: Duration = Duration::from_secs(30);
-const PING_PATIENCE: Duration = Duration::from_secs(20);
-
-/// Bounds against clients that open and reset streams for a living (CVE-2023-44487).
-const PENDING_RESETS: usize = 20;
-const LOCAL_RESETS: usize = 1024;
 
 /// How long an idle HTTP/2 client has to leave after it was told to.
 const GOODBYE: Duration = Duration::from_secs(5);
@@ -78,15 +71,13 @@ pub(super) async fn serve<H: Handler>(
     };
     let patience = limits.header_timeout;
     let exchanges = Exchanges { handler, peer, hold, activity: activity.clone(), line, patience };
-    let service = Serving(Arc::new(exchanges));
+    let exchanges = Arc::new(exchanges);
     let ended = match protocol {
-        Protocol::Http1 => speak_http1(wire, service, &limits, &activity, &mut phase).await,
+        Protocol::Http1 => speak_http1(wire, Serving(exchanges), &limits, &activity, &mut phase).await,
         Protocol::Http2 => {
             activity.multiplexed();
-            let mut connection =
-                Box::pin(http2_builder(&limits).serve_connection(TokioIo::new(wire), service));
-            let stop = http2::Connection::graceful_shutdown;
-            drive(connection.as_mut(), stop, &activity, &mut phase).await
+            let mut connection = Multiplexed::new(wire, exchanges, &limits);
+            drive(Pin::new(&mut connection), Multiplexed::leave, &activity, &mut phase).await
         }
     };
     match ended {
@@ -189,19 +180,6 @@ fn http1_builder(limits: &ServerLimits) -> http1::Builder {
         .half_close(false)
         .max_buf_size(limits.max_header_bytes.max(SMALLEST_BUFFER))
         .max_header_size(limits.max_header_bytes);
-    builder
-}
-
-fn http2_builder(limits: &ServerLimits) -> http2::Builder<TokioExecutor> {
-    let mut builder = http2::Builder::new(TokioExecutor::new());
-    builder
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(limits.max_streams)
-        .max_header_list_size(u32::try_from(limits.max_header_bytes).unwrap_or(u32::MAX))
-        .max_pending_accept_reset_streams(PENDING_RESETS)
-        .max_local_error_reset_streams(LOCAL_RESETS)
-        .keep_alive_interval(PING_AFTER)
-        .keep_alive_timeout(PING_PATIENCE);
     builder
 }
 

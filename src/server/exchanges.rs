@@ -3,6 +3,8 @@
 //! Invariants:
 //! - What is answered at once never becomes a future: hyper keeps a value of a few words for it, and nothing is moved
 //!   about but the response itself.
+//! - On HTTP/2, what is not whole at once begins in its stream's own task, and keeps no other stream of its connection
+//!   waiting: hyper's connection looks at a stream itself first (`multiplex`).
 //! - A panic of the handler is a 500, not the end of the process.
 
 use std::convert::Infallible;
@@ -46,19 +48,44 @@ pub(super) struct Serving<H>(pub(super) Arc<Exchanges<H>>);
 /// What hyper waits for.
 pub(super) enum Reply {
     Now(Option<Response<Answer>>),
-    Later(Pin<Box<dyn Future<Output = Response<Answer>> + Send>>),
+    Later(Coming),
+    /// What begins when it is asked for the second time.
+    Apart(Option<Coming>),
+}
+
+type Coming = Pin<Box<dyn Future<Output = Response<Answer>> + Send>>;
+
+impl Reply {
+    fn later(version: Version, response: Coming) -> Reply {
+        if version == Version::HTTP_2 { Reply::Apart(Some(response)) } else { Reply::Later(response) }
+    }
+
+    fn now(version: Version, response: Response<Answer>) -> Reply {
+        if version == Version::HTTP_2 && !response.body().is_here() {
+            return Reply::Apart(Some(Box::pin(std::future::ready(response))));
+        }
+        Reply::Now(Some(response))
+    }
 }
 
 impl Future for Reply {
     type Output = Result<Response<Answer>, Infallible>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match self.get_mut() {
+        let this = self.get_mut();
+        match this {
             // Not polled again once it has answered.
             Reply::Now(response) => {
                 response.take().map_or(Poll::Pending, |response| Poll::Ready(Ok(response)))
             }
             Reply::Later(response) => response.as_mut().poll(cx).map(Ok),
+            Reply::Apart(response) => {
+                if let Some(response) = response.take() {
+                    *this = Reply::Later(response);
+                }
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
         }
     }
 }
@@ -89,12 +116,13 @@ impl<H: Handler> Service<Request<Incoming>> for Serving<H> {
             return Reply::Now(Some(exchanges.refuse(refusal, underway)));
         }
         if denies_its_content(&request) {
-            return Reply::Later(Box::pin(Arc::clone(exchanges).after_content(request, underway)));
+            let response = Arc::clone(exchanges).after_content(request, underway);
+            return Reply::later(version, Box::pin(response));
         }
         match exchanges.ask(request, &underway.interim) {
-            Answering::Now(response) => Reply::Now(Some(exchanges.send(response, underway))),
+            Answering::Now(response) => Reply::now(version, exchanges.send(response, underway)),
             Answering::Later(response) => {
-                Reply::Later(Box::pin(Arc::clone(exchanges).after(response, underway)))
+                Reply::later(version, Box::pin(Arc::clone(exchanges).after(response, underway)))
             }
         }
     }
@@ -178,4 +206,57 @@ async fn has_content(request: &mut Request<Incoming>) -> bool {
         }
     }
     false
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::Waker;
+
+    use futures_util::stream;
+    use http_body_util::StreamBody;
+
+    use super::*;
+    use crate::body::BodyError;
+    use crate::woken::Woken;
+
+    fn answer(body: Body) -> Response<Answer> {
+        let activity = Activity::new(Duration::from_secs(1), Duration::from_secs(1));
+        Response::new(Answer::new(body, activity.exchange()))
+    }
+
+    /// Whether a reply is there at the first look and, if not, how often who looks is woken, and whether it is there then.
+    fn looks(mut reply: Reply) -> (bool, usize, bool) {
+        let (woken, waker) = Woken::counted();
+        let mut look = || Pin::new(&mut reply).poll(&mut Context::from_waker(&waker)).is_ready();
+        let first = look();
+        (first, woken.times(), first || look())
+    }
+
+    #[test]
+    fn on_http2_what_is_not_whole_at_once_is_not_begun_by_the_first_look() {
+        let begun = Arc::<AtomicUsize>::default();
+        let later = |version| {
+            let begun = Arc::clone(&begun);
+            Reply::later(
+                version,
+                Box::pin(async move {
+                    begun.fetch_add(1, Ordering::SeqCst);
+                    answer(Body::Empty)
+                }),
+            )
+        };
+        let mut apart = later(Version::HTTP_2);
+        assert!(Pin::new(&mut apart).poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        assert_eq!(begun.load(Ordering::SeqCst), 0, "a signature may have to be verified");
+        assert!(Pin::new(&mut apart).poll(&mut Context::from_waker(Waker::noop())).is_ready());
+        assert_eq!(looks(later(Version::HTTP_2)), (false, 1, true));
+        assert_eq!(looks(later(Version::HTTP_11)), (true, 0, true));
+        let streamed = || Body::stream(StreamBody::new(stream::empty::<Result<_, BodyError>>()));
+        assert_eq!(looks(Reply::now(Version::HTTP_2, answer(streamed()))), (false, 1, true));
+        assert_eq!(looks(Reply::now(Version::HTTP_11, answer(streamed()))), (true, 0, true));
+        for here in [Body::Empty, Body::full("content"), Body::Head(7)] {
+            assert_eq!(looks(Reply::now(Version::HTTP_2, answer(here))), (true, 0, true));
+        }
+    }
 }

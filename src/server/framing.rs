@@ -67,6 +67,12 @@ impl Framing {
         self.at != At::Lost && !self.is_between()
     }
 
+    /// Whether a request's head has ended and its content has not.
+    pub(super) fn is_in_content(&self) -> bool {
+        let lines = [Line::ChunkSize, Line::ChunkEnd, Line::Trailer].map(At::Line);
+        matches!(self.at, At::Content(..)) || lines.contains(&self.at)
+    }
+
     /// Reads on, and replaces what is to be refused.
     pub(super) fn look(&mut self, mut bytes: &mut [u8]) {
         while !bytes.is_empty() {

@@ -18,6 +18,7 @@ mod check;
 mod connection;
 mod exchanges;
 mod framing;
+mod multiplex;
 mod slack;
 mod socket;
 pub mod tls;

@@ -231,11 +231,15 @@ impl Wire {
         };
         read?;
         if buffer.filled().len() > before {
-            self.activity.bytes();
             if self.activity.is_tunnel() {
                 self.framing.ends();
             }
+            let of_content = self.framing.is_in_content();
             self.framing.look(&mut buffer.filled_mut()[before..]);
+            match of_content && (self.framing.is_in_content() || self.framing.is_between()) {
+                true => self.activity.content(),
+                false => self.activity.bytes(),
+            }
         }
         Poll::Ready(Ok(()))
     }

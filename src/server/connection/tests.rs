@@ -1,3 +1,5 @@
+mod parked;
+
 use std::sync::Mutex;
 
 use http::{Request, Response};
@@ -107,7 +109,11 @@ async fn answer(client: &mut TcpStream) -> String {
 
 /// The clock is the test's: it goes on where nobody has anything to do.
 async fn pass(seconds: u64) {
-    tokio::time::sleep(Duration::from_secs(seconds)).await;
+    pass_by(Duration::from_secs(seconds)).await;
+}
+
+async fn pass_by(time: Duration) {
+    tokio::time::sleep(time).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -161,6 +167,81 @@ async fn who_still_sends_keeps_the_connection() {
     }
     let head = answer(&mut client).await;
     assert!(!head.contains("connection: close"), "{head}");
+}
+
+/// Content that the handler takes as it comes, after it has answered.
+async fn next_of(content: &mut Incoming) -> Option<bytes::Bytes> {
+    content.frame().await.map(|frame| frame.unwrap().into_data().unwrap_or_default())
+}
+
+#[tokio::test(start_paused = true)]
+async fn content_after_its_answer_is_no_head() {
+    for (head, last) in [
+        ("content-length: 13", "a"),
+        ("transfer-encoding: chunked", "1\r\na\r\n0\r\n\r\n"),
+        ("transfer-encoding: chunked", "1\r\na\r\n0\r\nx-sum: 1\r\n\r\n"),
+    ] {
+        let bench = Bench::new().await;
+        let handler = bench.handler.clone();
+        let (mut client, served, _orders) = bench.all();
+        let head = format!("POST /x HTTP/1.1\r\nhost: a\r\n{head}\r\n\r\n");
+        client.write_all(head.as_bytes()).await.unwrap();
+        answer(&mut client).await;
+        let mut content = handler.0.lock().unwrap().take().unwrap();
+        // Far longer than a head may take, and than a connection may idle.
+        let piece: &[u8] = if head.contains("chunked") { b"3\r\nabc\r\n" } else { b"abc" };
+        for _ in 0..4 {
+            pass(25).await;
+            client.write_all(piece).await.unwrap();
+            assert_eq!(next_of(&mut content).await.unwrap(), "abc", "{head}");
+        }
+        pass(25).await;
+        client.write_all(last.as_bytes()).await.unwrap();
+        assert_eq!(next_of(&mut content).await.unwrap(), "a");
+        // From here on it idles. hyper may not have told the content's end: not before the next request.
+        pass(70).await;
+        assert!(!served.is_finished());
+        client.write_all(GET).await.unwrap();
+        let next = answer(&mut client).await;
+        assert!(!next.contains("connection: close"), "{next}");
+        assert!(content.collect().await.unwrap().to_bytes().is_empty(), "nothing broke off: {head}");
+    }
+}
+
+/// A client 40 seconds after its answer, with the content of so many bytes that it still sends: two have come.
+async fn outlasting(length: usize) -> (TcpStream, JoinHandle<()>, watch::Sender<Phase>, Incoming) {
+    let bench = Bench::new().await;
+    let handler = bench.handler.clone();
+    let (mut client, served, orders) = bench.all();
+    let head = format!("POST /x HTTP/1.1\r\nhost: a\r\ncontent-length: {length}\r\n\r\n12");
+    client.write_all(head.as_bytes()).await.unwrap();
+    answer(&mut client).await;
+    let mut content = handler.0.lock().unwrap().take().unwrap();
+    assert_eq!(next_of(&mut content).await.unwrap(), "12");
+    pass(40).await;
+    (client, served, orders, content)
+}
+
+#[tokio::test(start_paused = true)]
+async fn content_after_its_answer_that_stalls_has_the_time_of_the_idle() {
+    let (mut client, served, _orders, mut content) = outlasting(8).await;
+    client.write_all(b"34").await.unwrap();
+    assert_eq!(next_of(&mut content).await.unwrap(), "34");
+    let began = Instant::now();
+    served.await.unwrap();
+    let took = began.elapsed().as_secs();
+    assert!((74..77).contains(&took), "{took} s");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_head_behind_late_content_is_a_head() {
+    let (mut client, served, _orders, mut content) = outlasting(4).await;
+    client.write_all(b"34GET /").await.unwrap();
+    let began = Instant::now();
+    assert_eq!(next_of(&mut content).await.unwrap(), "34");
+    served.await.unwrap();
+    let took = began.elapsed().as_secs();
+    assert!((29..32).contains(&took), "{took} s");
 }
 
 #[tokio::test(start_paused = true)]
