@@ -3,7 +3,10 @@
 
 mod support;
 
-use support::{Origin, Reply, Weir};
+use std::time::Duration;
+
+use serde_json::json;
+use support::{Origin, Redis, Reply, Weir, eventually};
 
 /// A backend whose answers say what they are answers to.
 async fn echo() -> Origin {
@@ -18,7 +21,9 @@ async fn echo() -> Origin {
         };
         let path = seen.path.replace("%31", "1");
         let proto = told("x-forwarded-proto");
-        Reply::text(format!("{proto} {host} {path} {} {auth} {cookie} {}", seen.query, told("x-lang")))
+        let said = format!("{proto} {host} {path} {} {auth} {cookie} {}", seen.query, told("x-lang"));
+        // Once more in a field, of the same length whatever is said: heads are remembered apart from contents.
+        Reply::text(said.clone()).header("x-said", &format!("{said:80}."))
     });
     origin
 }
@@ -92,6 +97,11 @@ async fn every_answer_is_to_its_own_request(weir: &Weir, mut draw: Draw, protos:
         let proto = if proto == "https" { "https" } else { "http" };
         let path = path.replace("%31", "1");
         let mut said = answer.text();
+        assert_eq!(
+            answer.header("x-said").unwrap().trim_end_matches(['.', ' ']),
+            said.trim_end(),
+            "request {n}"
+        );
         // What the cache has no part in is sent on as it came.
         said = said.replace("b=2&a=1", "a=1&b=2");
         let query = query.replace("b=2&a=1", "a=1&b=2");
@@ -106,6 +116,34 @@ async fn answers_are_to_the_request_they_answer() {
     let weir = Weir::start(&origin, ROUTES).await;
     let hits = every_answer_is_to_its_own_request(&weir, Draw(1), &["-"]).await;
     assert!(hits > 200, "of 600 requests {hits} were hits: nothing was asked again");
+}
+
+#[tokio::test]
+async fn they_are_from_redis_alone_too() {
+    let (origin, redis) = (echo().await, Redis::start().await);
+    let weir = Weir::with_redis(&origin, &redis, &format!("[cache]\nmemory = \"0\"\n{ROUTES}")).await;
+    let hits = every_answer_is_to_its_own_request(&weir, Draw(3), &["-"]).await;
+    assert!(hits > 200, "of 600 requests {hits} were hits: nothing was asked again");
+}
+
+#[tokio::test]
+async fn what_redis_no_longer_has_is_fetched_also_for_a_target_that_was_hit() {
+    let (origin, redis) = (Origin::start().await, Redis::start().await);
+    origin.counting("/x");
+    let route = "[cache]\nmemory = \"0\"\n[[route]]\nname = \"x\"\nmatch = \"GET /x\"\nttl = \"5m\"\npublic = true\ntags = [\"x:all\"]";
+    let weir = Weir::with_redis(&origin, &redis, route).await;
+    for n in 1..4 {
+        eventually("it is a hit", Duration::from_secs(10), || async { weir.get("/x").await.hit() }).await;
+        // Often enough for whatever is remembered of it.
+        for _ in 0..5 {
+            let answer = weir.get("/x").await;
+            assert!(answer.hit() && answer.text().starts_with("answer "), "{n}");
+        }
+        let before = origin.count("/x");
+        weir.operator().post("/purge").json(&json!({"tags": ["x:all"]})).await.assert_code(200);
+        let answer = weir.get("/x").await;
+        assert_eq!((answer.hit(), answer.text()), (false, format!("answer {}", before + 1)));
+    }
 }
 
 #[tokio::test]

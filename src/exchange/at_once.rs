@@ -5,7 +5,7 @@
 //!       └─► ask memory  admissible? ─► normal form ─► key ──────────┘     └─► ask Redis ─► fresh? ─► deliver
 //! ```
 //!
-//! A target that the store has answered is remembered.
+//! A target that the store has answered is remembered: what memory does not have for it, Redis is asked for without more ado.
 //!
 //! Invariant: the shorter way says nothing that the longer one would not say alike. Where it cannot tell, it has asked
 //! nobody anything, and the longer one begins anew; what it has asked, nobody asks again.
@@ -13,11 +13,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Method, Response};
+use http::{Method, Response, request};
 
 use super::answer::{Told, content_length};
+use super::heads::{self, Said};
 use super::identity::{Head, Identity};
-use super::{Exchange, Known, Logged, Way, forwarded, heads, search};
+use super::memo::Meaning;
+use super::{Exchange, Known, Logged, Way, forwarded, search};
 use crate::body::Body;
 use crate::config::Trust;
 use crate::policy::key::CacheKey;
@@ -26,6 +28,7 @@ use crate::policy::subject::{self, Subject};
 use crate::semantics::cache_status::{Outcome, ttl_seconds};
 use crate::semantics::fields::Sight;
 use crate::semantics::reuse::{self, Reuse};
+use crate::server::Peer;
 use crate::store::{Entry, Lookup, Tier};
 
 /// What the store has for a request: fresh, and of this age.
@@ -35,20 +38,42 @@ struct Fresh {
     age: Duration,
 }
 
+/// What a request is about whose target was hit before.
+pub(super) struct Meant {
+    meaning: Arc<Meaning>,
+    subject: Subject,
+    key: CacheKey,
+}
+
+impl Meant {
+    /// Its way past the short one, and what is known by then.
+    pub(super) fn into_known(self, found: Option<Lookup>) -> (Way, Known) {
+        let Meant { meaning, subject, key } = self;
+        let (path, query) = (meaning.path.to_string(), meaning.query.to_string());
+        let identity = Identity { path, query, subject, key, reduced: None };
+        (Way::Read(Arc::clone(&meaning.route)), Known::Identity(Box::new(identity), found))
+    }
+}
+
+/// How far a request for such a target has come at once.
+pub(super) enum Again {
+    /// To its end.
+    Answered(Response<Body>),
+    /// To Redis, which is to be asked.
+    Asks(Meant),
+    /// To its way.
+    Goes(Way, Known),
+}
+
 impl Exchange {
-    /// A request for a target that was hit before, if it carries nothing unusual: its answer, or its way and what is
-    /// known of it by now.
-    pub(super) fn hit_again(
-        &self,
-        head: &Head<'_>,
-        seen: Sight,
-    ) -> Option<Result<Response<Body>, (Way, Known)>> {
+    /// A request for a target that was hit before, if it carries nothing unusual.
+    pub(super) fn hit_again(&self, head: &Head<'_>, seen: Sight) -> Option<Again> {
         if !self.store.enabled() || !self.is_told_by_target(head) {
             return None;
         }
         let view = self.store.coherence().view();
-        let meaning = self.memo.find(head, &view)?;
-        let meaning = meaning.as_ref()?;
+        let found = self.memo.find(head, &view)?;
+        let meaning = found.as_ref()?;
         let route = &*meaning.route;
         if self.searches.may_reduce(route) || self.takes_long(head, route) {
             return None;
@@ -57,19 +82,36 @@ impl Exchange {
             Sight::Plain if subject::is_anonymous_in_plain_sight(route) => Subject::anonymous(),
             _ => match self.subject(head, route, &view) {
                 Ok(subject) => subject,
-                Err(why) => return Some(Err((Way::Read(Arc::clone(&meaning.route)), Known::Unwanted(why)))),
+                Err(why) => {
+                    return Some(Again::Goes(Way::Read(Arc::clone(&meaning.route)), Known::Unwanted(why)));
+                }
             },
         };
         let key = meaning.anonymous.of(&subject);
         drop(view);
+        let meant = |subject| Meant { meaning: Arc::clone(meaning), subject, key };
         Some(match self.look(head, &key, route) {
-            Ok(fresh) => Ok(self.answer_now(head, seen, route, &key, &fresh)),
+            Ok(fresh) => Again::Answered(self.answer_now(head, seen, route, &key, &fresh)),
+            Err(None) => Again::Asks(meant(subject)),
             Err(found) => {
-                let (path, query) = (meaning.path.to_string(), meaning.query.to_string());
-                let identity = Identity { path, query, subject, key, reduced: None };
-                Err((Way::Read(Arc::clone(&meaning.route)), Known::Identity(Box::new(identity), found)))
+                let (way, known) = meant(subject).into_known(found);
+                Again::Goes(way, known)
             }
         })
+    }
+
+    /// What Redis can say to a request for a target that was hit before.
+    pub(super) async fn ask_again(
+        &self,
+        (parts, peer, arrived): &(request::Parts, Peer, Duration),
+        seen: Sight,
+        Meant { meaning, key, .. }: &Meant,
+    ) -> Result<Response<Body>, Lookup> {
+        let route = &meaning.route;
+        let found = self.store.lookup(key, &route.name, &parts.headers, *arrived).await;
+        let head = Head { parts, peer: *peer, host: "", arrived: *arrived, now: self.clock.now() };
+        let fresh = fresh_and_known(found, &head, route)?;
+        Ok(self.answer_now(&head, seen, route, key, &fresh))
     }
 
     /// What memory alone can say to a read.
@@ -96,18 +138,15 @@ impl Exchange {
     pub(super) async fn ask_redis(
         &self,
         head: Head<'_>,
+        seen: Sight,
         route: &Arc<Route>,
         identity: &Identity,
     ) -> Result<Response<Body>, Lookup> {
-        let headers = &head.parts.headers;
-        let found = self.store.lookup(&identity.key, &route.name, headers, head.arrived).await;
+        let found = self.store.lookup(&identity.key, &route.name, &head.parts.headers, head.arrived).await;
         let head = Head { now: self.clock.now(), ..head };
-        let fresh = fresh(found, &head, route)?;
-        if search::teaches(route, &fresh.entry.response.fields()) {
-            return Err(Lookup::Found(fresh.entry, fresh.tier));
-        }
+        let fresh = fresh_and_known(found, &head, route)?;
         self.remember(&head, route, identity.normal());
-        Ok(self.answer_now(&head, Sight::Other, route, &identity.key, &fresh))
+        Ok(self.answer_now(&head, seen, route, &identity.key, &fresh))
     }
 
     fn remember(&self, head: &Head<'_>, route: &Arc<Route>, normal: Option<(&str, &str)>) {
@@ -151,7 +190,8 @@ impl Exchange {
         let usual = seen != Sight::Other && parts.method == Method::GET && entry.response.coded().is_none();
         let response = match usual {
             true => {
-                heads::whole(entry, age.as_secs(), ttl_seconds(entry.response.lifetimes().fresh, *age), make)
+                let ttl = ttl_seconds(entry.response.lifetimes().fresh, *age);
+                heads::whole(entry, *tier, Said { by: self.number, age: age.as_secs(), ttl }, make)
             }
             false => make(),
         };
@@ -174,6 +214,15 @@ impl Exchange {
         };
         self.note(&told, Some(route), &logged);
         response
+    }
+}
+
+/// What Redis had, if it may be sent as it is and says nothing to learn from; else what it had.
+fn fresh_and_known(found: Lookup, head: &Head<'_>, route: &Route) -> Result<Fresh, Lookup> {
+    let fresh = fresh(found, head, route)?;
+    match search::teaches(route, &fresh.entry.response.fields()) {
+        true => Err(Lookup::Found(fresh.entry, fresh.tier)),
+        false => Ok(fresh),
     }
 }
 

@@ -1,11 +1,14 @@
 //! Heads of answers that are sent often, ready to be sent again: within one second they are the same, byte for byte.
 //!
 //! Invariants:
-//! - A head is sent again only for the entry that it was made of, at the same `Age` and with the same time to live. It
-//!   was made by the way that makes all others.
+//! - A head is sent again only by whom it was made, at the same `Age`, with the same time to live, and for the entry that it
+//!   was made of; or, as each read of Redis makes an entry of its own, for one from there with the same key, the same fields
+//!   byte for byte, and content of the same length. Nothing else is told by a head. It was made by the way that makes all
+//!   others.
 //! - Whether an entry may answer is decided before anybody looks here.
 //! - Each thread has its own, and their bytes: nothing is shared that two threads would count references of.
-//! - They are bounded; an entry that is gone keeps its place, and nothing of its content, until another takes it.
+//! - They are bounded; an entry that is gone keeps its place, and nothing of its content, until another takes it. That is so
+//!   without a memory for answers too.
 
 use std::cell::RefCell;
 use std::sync::{Arc, Weak};
@@ -14,9 +17,10 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 
 use crate::body::Body;
-use crate::store::Entry;
+use crate::policy::key::CacheKey;
+use crate::store::{Entry, Tier};
 
-/// Heads that a thread keeps: a power of two; and the longest values of one, bytes together.
+/// Heads that a thread keeps: a power of two; and the longest one, bytes of its names and values together.
 const PLACES: usize = 1024;
 const LONGEST: usize = 4096;
 
@@ -26,41 +30,86 @@ thread_local! {
 
 #[derive(Default)]
 struct Place {
-    /// Where the entry lies that came by last. Only a second time is a head kept: most entries are not hot.
-    seen: usize,
+    /// What came by last. Only a second time is a head kept: most entries are not hot.
+    seen: u64,
     kept: Option<Kept>,
 }
 
 struct Kept {
-    /// Keeps the entry's address from being another's.
-    entry: Weak<Entry>,
-    age: u64,
-    ttl: i64,
+    of: Of,
+    said: Said,
     head: HeaderMap,
 }
 
-/// The whole of a stored 200 as an answer to GET, of this age in seconds. `make` makes it, if it is not here.
+/// What a head says beside its entry's fields.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Said {
+    /// The number of the exchange whose answer it is.
+    pub(super) by: u64,
+    /// In seconds.
+    pub(super) age: u64,
+    pub(super) ttl: i64,
+}
+
+/// What a head was made of.
+enum Of {
+    /// Keeps the entry's address from being another's.
+    Entry(Weak<Entry>),
+    /// Fields, as they lie in Redis.
+    Fields { key: CacheKey, fields: Box<[u8]>, length: u64 },
+}
+
+impl Of {
+    fn new(entry: &Arc<Entry>, tier: Tier) -> Of {
+        match tier {
+            Tier::Memory => Of::Entry(Arc::downgrade(entry)),
+            Tier::Redis => Of::Fields {
+                key: entry.key,
+                fields: entry.response.fields().as_bytes().into(),
+                length: entry.response.content_size(),
+            },
+        }
+    }
+
+    fn is(&self, entry: &Arc<Entry>, tier: Tier) -> bool {
+        match (self, tier) {
+            (Of::Entry(of), Tier::Memory) => of.as_ptr() == Arc::as_ptr(entry),
+            (Of::Fields { key, fields, length }, Tier::Redis) => {
+                let response = &entry.response;
+                *key == entry.key
+                    && *length == response.content_size()
+                    && **fields == *response.fields().as_bytes()
+                    && response.status() == StatusCode::OK
+            }
+            _ => false,
+        }
+    }
+}
+
+/// The whole of a stored 200 as an answer to GET. `make` makes it, if it is not here.
 pub(super) fn whole(
     entry: &Arc<Entry>,
-    age: u64,
-    ttl: i64,
+    tier: Tier,
+    said: Said,
     make: impl FnOnce() -> Response<Body>,
 ) -> Response<Body> {
     // A key is a digest, so any part of it will do; reduced below the number of places.
     let at = (usize::from(entry.key.0[0]) << 8 | usize::from(entry.key.0[1])) & (PLACES - 1);
+    let sight = match tier {
+        Tier::Memory => Arc::as_ptr(entry).addr() as u64,
+        // In each second anew: what comes no oftener has no use for a head.
+        Tier::Redis => entry.key.0.first_chunk().map_or(0, |part| u64::from_ne_bytes(*part)) ^ said.age,
+    };
     HEADS.with_borrow_mut(|places| {
         let place = &mut places[at];
-        let address = Arc::as_ptr(entry).addr();
-        let same = |kept: &&Kept| kept.entry.as_ptr().addr() == address && kept.age == age && kept.ttl == ttl;
-        if let Some(kept) = place.kept.as_ref().filter(same) {
+        if let Some(kept) = place.kept.as_ref().filter(|kept| kept.said == said && kept.of.is(entry, tier)) {
             let mut response = Response::new(Body::full(entry.response.body()));
             *response.headers_mut() = kept.head.clone();
             return response;
         }
         let response = make();
-        if std::mem::replace(&mut place.seen, address) == address && response.status() == StatusCode::OK {
-            place.kept =
-                own(response.headers()).map(|head| Kept { entry: Arc::downgrade(entry), age, ttl, head });
+        if std::mem::replace(&mut place.seen, sight) == sight && response.status() == StatusCode::OK {
+            place.kept = own(response.headers()).map(|head| Kept { of: Of::new(entry, tier), said, head });
         }
         response
     })
@@ -68,7 +117,7 @@ pub(super) fn whole(
 
 /// The same fields, with all their values in one new piece of memory.
 fn own(head: &HeaderMap) -> Option<HeaderMap> {
-    if head.values().map(HeaderValue::len).sum::<usize>() > LONGEST {
+    if head.iter().map(|(name, value)| name.as_str().len() + value.len()).sum::<usize>() > LONGEST {
         return None;
     }
     let all: Vec<u8> = head.values().flat_map(|value| value.as_bytes()).copied().collect();
@@ -88,17 +137,22 @@ mod tests {
     use std::cell::Cell;
     use std::time::Duration;
 
+    use http::header::ETAG;
+
     use super::*;
     use crate::coherence::Stamp;
-    use crate::policy::key::CacheKey;
     use crate::semantics::stored::{Lifetimes, Unpacked};
     use crate::semantics::timestamp::Timestamp;
     use crate::semantics::vary::Selecting;
 
     fn entry(text: &'static str) -> Arc<Entry> {
+        of(StatusCode::OK, HeaderMap::new(), text)
+    }
+
+    fn of(status: StatusCode, headers: HeaderMap, text: &'static str) -> Arc<Entry> {
         let response = Unpacked {
-            status: StatusCode::OK,
-            headers: HeaderMap::new(),
+            status,
+            headers,
             body: Bytes::from_static(text.as_bytes()),
             coded: None,
             response_time: Timestamp(0),
@@ -112,17 +166,24 @@ mod tests {
 
     /// What is answered, and whether it had to be made.
     fn asked(entry: &Arc<Entry>, age: u64, ttl: i64) -> (String, bool) {
+        asked_in(Tier::Memory, entry, Said { by: 1, age, ttl })
+    }
+
+    fn asked_in(tier: Tier, entry: &Arc<Entry>, said: Said) -> (String, bool) {
         let made = Cell::new(false);
-        let response = whole(entry, age, ttl, || {
+        let response = whole(entry, tier, said, || {
             made.set(true);
             let mut response = Response::new(Body::full(entry.response.body()));
-            response.headers_mut().insert("age", HeaderValue::from(age));
+            *response.status_mut() = entry.response.status();
+            *response.headers_mut() = entry.response.fields().to_map(3);
+            response.headers_mut().insert("age", HeaderValue::from(said.age));
             response.headers_mut().append("x-list", HeaderValue::from_static("a"));
             response.headers_mut().append("x-list", HeaderValue::from_static("b"));
             response
         });
         let Body::Full(Some(body)) = response.body() else { panic!("no content") };
-        (format!("{:?} {}", response.headers(), String::from_utf8_lossy(body)), made.get())
+        let text = String::from_utf8_lossy(body);
+        (format!("{} {:?} {text}", response.status(), response.headers()), made.get())
     }
 
     #[test]
@@ -142,5 +203,45 @@ mod tests {
         // Wherever it lies, it is not taken for what lay there.
         let next = entry("next");
         assert!(asked(&next, 2, 8).0.ends_with("next"));
+    }
+    #[test]
+    fn of_redis_the_same_fields_are_the_same_head_and_nothing_else_is() {
+        let fields = |tag: &'static str| HeaderMap::from_iter([(ETAG, HeaderValue::from_static(tag))]);
+        let read = |tag, text| of(StatusCode::OK, fields(tag), text);
+        let said = Said { by: 1, age: 5, ttl: 9 };
+        // Each time an entry of its own.
+        let ask = |entry: &Arc<Entry>, said| asked_in(Tier::Redis, entry, said);
+        let (first, made) = ask(&read("\"a\"", "one"), said);
+        assert!(made && ask(&read("\"a\"", "one"), said).1);
+        assert_eq!(ask(&read("\"a\"", "one"), said), (first.clone(), false));
+        assert_eq!(
+            ask(&read("\"a\"", "two"), said),
+            (first.replace("one", "two"), false),
+            "content is never kept"
+        );
+        assert!(ask(&read("\"a\"", "one"), Said { age: 6, ..said }).1);
+        assert!(
+            !ask(&read("\"a\"", "one"), said).1,
+            "once in a second is not often enough to take its place"
+        );
+        assert!(ask(&read("\"a\"", "one"), Said { by: 2, ..said }).1, "another's name");
+        assert!(ask(&read("\"a\"", "one"), Said { ttl: 8, ..said }).1, "another Cache-Status");
+        while ask(&read("\"a\"", "one"), said).1 {}
+        assert!(
+            asked_in(Tier::Memory, &read("\"a\"", "one"), said).1,
+            "another tier is another Cache-Status"
+        );
+        let (tagged, made) = ask(&read("\"b\"", "one"), said);
+        assert!(made && tagged.contains("b\\\""), "{tagged}");
+        while ask(&read("\"a\"", "one"), said).1 {}
+        assert!(ask(&read("\"a\"", "longer"), said).1, "another length");
+        while ask(&read("\"a\"", "one"), said).1 {}
+        let (status, made) =
+            ask(&of(StatusCode::NON_AUTHORITATIVE_INFORMATION, fields("\"a\""), "one"), said);
+        assert!(made && status.starts_with("203"), "{status}");
+        while ask(&read("\"a\"", "one"), said).1 {}
+        let mut elsewhere = Arc::into_inner(read("\"a\"", "one")).unwrap();
+        elsewhere.key.0[31] ^= 1;
+        assert!(ask(&Arc::new(elsewhere), said).1, "another key, which may be shown");
     }
 }

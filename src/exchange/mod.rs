@@ -57,13 +57,14 @@ use crate::policy::{Policy, Unlisted};
 use crate::semantics::cache_status::Forward;
 use crate::semantics::fields::{Sight, is_override, sight, strip_nominated};
 use crate::semantics::timestamp::Timestamp;
-use crate::server::{Answering, Handler, Peer};
+use crate::server::{Answering, Handler, Later, Peer};
 use crate::store::{Lookup, Store};
 use crate::telemetry::{AccessLog, AccessRecord};
 use crate::time::Clock;
 use crate::upstream::Upstream;
 use crate::upstream::jwks::Refresher;
 use answer::{Answer, Told};
+use at_once::{Again, Meant};
 use coalesce::Board;
 use identity::{Head, Identity};
 
@@ -126,6 +127,8 @@ pub struct Exchange {
     via: HeaderValue,
     /// What is said of requests that are passed on.
     passed: pass::Passed,
+    /// Tells it from others of this process.
+    number: u64,
 }
 
 impl std::fmt::Debug for Exchange {
@@ -151,7 +154,9 @@ impl Exchange {
         let via = forwarded::lasting(&forwarded::via(http::Version::HTTP_11, &parts.config.name));
         let passed = pass::Passed::new(&parts.config.name);
         let board = Board::new(parts.clock.clone());
+        static EXCHANGES: AtomicU64 = AtomicU64::new(0);
         Arc::new(Exchange {
+            number: EXCHANGES.fetch_add(1, Ordering::Relaxed),
             via,
             passed,
             policy: parts.policy,
@@ -276,15 +281,51 @@ impl Exchange {
         }
     }
 
+    /// Asks Redis about a target that was hit before, and carries nothing along but what that needs: a future that is small.
+    fn ask(
+        self: Arc<Self>,
+        request: (request::Parts, Peer, Duration),
+        interim: Interim,
+        seen: Sight,
+        meant: Meant,
+    ) -> Later {
+        // Not an async function, which would keep what it is given twice.
+        Box::pin(async move {
+            match self.ask_again(&request, seen, &meant).await {
+                Ok(response) => response,
+                Err(found) => self.go_on(request, interim, seen, meant.into_known(Some(found))).await,
+            }
+        })
+    }
+
+    /// The rest of the way, in a box that is made where there is a rest.
+    fn go_on(
+        self: Arc<Self>,
+        request: (request::Parts, Peer, Duration),
+        interim: Interim,
+        seen: Sight,
+        (way, known): (Way, Known),
+    ) -> Later {
+        let inbound = self.inbound(request, interim);
+        Box::pin(self.answer_later(inbound, seen, way, known))
+    }
+
+    /// A request without content.
+    fn inbound(&self, (parts, peer, arrived): (request::Parts, Peer, Duration), interim: Interim) -> Inbound {
+        let host = self.host(&parts, peer).into_owned();
+        Inbound { parts, body: Body::Empty, peer, host, arrived, interim }
+    }
+
     async fn answer_later(
         self: Arc<Self>,
         mut inbound: Inbound,
+        seen: Sight,
         way: Way,
         mut known: Known,
     ) -> Response<Body> {
         if let (Way::Read(route), Known::Identity(identity, found @ None)) = (&way, &mut known) {
             let head = inbound.head(self.clock.now());
-            match self.ask_redis(head, route, identity).await {
+            match self.ask_redis(head, seen, route, identity).await {
                 Ok(response) => return response,
                 Err(lookup) => *found = Some(lookup),
             }
@@ -351,12 +392,14 @@ impl Handler for Arc<Exchange> {
         if reads && seen != Sight::Other {
             let head = Head { parts: &parts, peer, host: "", arrived, now };
             match self.hit_again(&head, seen) {
-                Some(Ok(response)) => return Answering::Now(response),
-                Some(Err((way, known))) => {
-                    let host = self.host(&parts, peer).into_owned();
-                    let inbound =
-                        Inbound { parts, body: Body::Empty, peer, host, arrived, interim: interim.clone() };
-                    return Answering::Later(Box::pin(Arc::clone(self).answer_later(inbound, way, known)));
+                Some(Again::Answered(response)) => return Answering::Now(response),
+                Some(Again::Asks(meant)) => {
+                    let (request, exchange) = ((parts, peer, arrived), Arc::clone(self));
+                    return Answering::Later(exchange.ask(request, interim.clone(), seen, meant));
+                }
+                Some(Again::Goes(way, known)) => {
+                    let (request, exchange) = ((parts, peer, arrived), Arc::clone(self));
+                    return Answering::Later(exchange.go_on(request, interim.clone(), seen, (way, known)));
                 }
                 None => {}
             }
@@ -389,7 +432,7 @@ impl Handler for Arc<Exchange> {
             return self.pass_now((parts, body), (peer, interim), arrived, (route, why));
         }
         let inbound = Inbound { parts, body, peer, host, arrived, interim: interim.clone() };
-        Answering::Later(Box::pin(Arc::clone(self).answer_later(inbound, way, known)))
+        Answering::Later(Box::pin(Arc::clone(self).answer_later(inbound, seen, way, known)))
     }
 }
 

@@ -5,9 +5,12 @@
 //! anybody (what has an `ETag` may be asked about), and a flight only those who had arrived before it took off.
 //!
 //! Invariants:
-//! - Between a liveness test and the answer built on it lies no await; where HTTP/2 gives a request a task of its own, that
-//!   task's first turn. It had arrived before it was judged.
-//! - Every wait is followed by a new test: what was live before a wait may be purged after it.
+//! - Each answer from something stored rests on a liveness test made for its request, after that had arrived. Nothing more
+//!   is needed: a mutation whose purge the test did not see is answered after the test, hence after the arrival. So a
+//!   response may be judged before Redis, or another variant's decoding, is waited for.
+//! - A verdict says nothing about anybody else, nor about what is made later: who takes what another waited for is judged
+//!   by its own arrival, and a validator once more when its fetch has a stamp.
+//! - A wait for a fetch is followed by a new test all the same: it may have lasted as long as a backend takes to fail.
 //! - What a soft purge has made stale answers only where the route's stale windows allow it.
 //! - A follower waits at most twice, and no longer than the configured time in all; then it goes itself.
 

@@ -174,7 +174,7 @@ pub(super) fn check(bytes: &[u8]) -> Option<usize> {
     let mut sound = true;
     for _ in 0..fields {
         let (name, value) = walk.next()?;
-        sound &= name.to_name().is_some() && is_value(value);
+        sound &= name.is_one() && is_value(value);
     }
     (sound && bytes.len() >= 2 && fields <= MOST_FIELDS).then(|| bytes.len() - walk.rest.len())
 }
@@ -227,7 +227,16 @@ impl<'a> Name<'a> {
     fn to_name(self) -> Option<HeaderName> {
         match self {
             Name::Known(number) => KNOWN.get(usize::from(number).wrapping_sub(1)).cloned(),
-            Name::Other(name) => other(name),
+            Name::Other(name) => with_other(name, HeaderName::clone),
+        }
+    }
+
+    /// Whether it names anything.
+    #[inline]
+    fn is_one(self) -> bool {
+        match self {
+            Name::Known(number) => usize::from(number).wrapping_sub(1) < KNOWN.len(),
+            Name::Other(name) => with_other(name, |_| ()).is_some(),
         }
     }
 
@@ -304,11 +313,12 @@ impl<'a> Iterator for Walk<'a> {
     }
 }
 
-/// A name that is not among the known ones; `None` for what is no name, or not written as one should be.
+/// What is to be had of a name that is not among the known ones; `None` for what is no name, or not written as one should
+/// be.
 ///
 /// A backend has few names of its own and says them over and over. The last ones are remembered, so that naming a field
 /// is no allocation.
-fn other(text: &[u8]) -> Option<HeaderName> {
+fn with_other<R>(text: &[u8], of: impl FnOnce(&HeaderName) -> R) -> Option<R> {
     const REMEMBERED: usize = 128;
     thread_local! {
         static NAMES: RefCell<[Option<HeaderName>; REMEMBERED]> = const { RefCell::new([const { None }; REMEMBERED]) };
@@ -319,12 +329,12 @@ fn other(text: &[u8]) -> Option<HeaderName> {
     NAMES.with_borrow_mut(|names| {
         let kept = names.get_mut(slot)?;
         if let Some(name) = kept.as_ref().filter(|name| name.as_str().as_bytes() == text) {
-            return Some(name.clone());
+            return Some(of(name));
         }
         let name = HeaderName::from_bytes(text).ok()?;
         // In lower case, and not one that has a number.
         let sound = name.as_str().as_bytes() == text && number(&name) == 0;
-        sound.then(|| kept.insert(name).clone())
+        sound.then(|| of(kept.insert(name)))
     })
 }
 

@@ -351,16 +351,25 @@ impl StoredResponse {
         Some(about.pack_around(Content::Joined { whole, from, at }))
     }
 
-    /// The length of the block that `bytes` begin with.
-    pub fn fields_len(bytes: &[u8]) -> Option<usize> {
-        block::check(bytes)
-    }
-
-    /// One with these fields, a block and nothing else. `about` has the content and the rest.
-    pub fn of_block(about: Unpacked, fields: &[u8]) -> Option<StoredResponse> {
-        let sound = block::check(fields)? == fields.len();
-        let content = Content::of_block(fields, about.body.clone());
-        sound.then(|| about.pack_around(content))
+    /// One whose fields are the block that `bytes` begin with, and whose content of `size` bytes `fill` adds to what it is
+    /// given, from the bytes behind the block. `about` says the rest. `None` = there is no block, or no such content.
+    pub fn of_block(
+        about: Unpacked,
+        bytes: &[u8],
+        size: usize,
+        fill: impl FnOnce(Vec<u8>, &[u8]) -> Option<Vec<u8>>,
+    ) -> Option<StoredResponse> {
+        let (fields, behind) = bytes.split_at_checked(block::check(bytes)?)?;
+        let content = if size <= JOINED {
+            let whole = fill(with_room(fields, size), behind)?;
+            let sound = whole.len() == fields.len() + size && whole.starts_with(fields);
+            let at = u32::try_from(fields.len()).ok().filter(|_| sound)?;
+            Content::Joined { whole: whole.into(), from: 0, at }
+        } else {
+            let body = fill(Vec::with_capacity(size), behind).filter(|body| body.len() == size)?;
+            Content::Apart(Box::new((fields.to_vec().into(), body.into())))
+        };
+        Some(about.pack_around(content))
     }
 
     /// With its parts in the open.

@@ -14,19 +14,22 @@
 //! believed: every length is checked against what is there, every duration and size against a bound, and the
 //! key inside against the key asked for. It lacks sealing (AEAD); a version number is there for it.
 
+use std::cell::RefCell;
+use std::io::Cursor;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
+use zstd::bulk::{Compressor, Decompressor};
 
 use super::entry::{Entry, Slot, VaryIndex};
 use crate::coherence::{Epoch, Stamp};
 use crate::policy::key::CacheKey;
 use crate::policy::tags::Tag;
 use crate::semantics::coding::{Coded, Coding};
-use crate::semantics::stored::{Lifetimes, StoredResponse, Unpacked};
+use crate::semantics::stored::{JOINED, Lifetimes, StoredResponse, Unpacked};
 use crate::semantics::timestamp::Timestamp;
 use crate::semantics::vary::Selecting;
 
@@ -43,6 +46,12 @@ pub const HEAD_BYTES: usize = 2048;
 pub const MAX_OVERHEAD: u64 = 1 << 20;
 /// Bodies below this are not worth compressing.
 const COMPRESS_FROM: usize = 1024;
+/// Level for bodies that are not large: it finds what is repeated, and leaves the rest as it is. To read the tables of a
+/// coding of that rest would be most of the work at each hit: a list of 1 KiB in JSON is read in 0.35 µs instead of 1.4,
+/// and takes 67 % of its size instead of 52.
+const SMALL: i32 = -1;
+/// Level for large ones, which fill Redis: at 64 KiB, 78 % of what the other makes of them, for a tenth more work.
+const LARGE: i32 = 1;
 /// Longer durations (136 years) are cut; this keeps every later sum within range.
 const MAX_SECONDS: u64 = u32::MAX as u64;
 
@@ -197,7 +206,7 @@ fn checksum(value: &[u8]) -> [u8; 8] {
     xxh3_64_with_seed(value.get(CHECKSUM.end..).unwrap_or_default(), seed).to_le_bytes()
 }
 
-/// The body by zstd level 1, if it is large enough, not encoded already, and becomes at least a tenth smaller.
+/// The body by zstd, if it is large enough, not encoded already, and becomes at least a tenth smaller.
 fn compress(response: &StoredResponse) -> Option<Vec<u8>> {
     let body = response.body_bytes();
     let coded = response.coded().is_some() || response.fields().contains(&http::header::CONTENT_ENCODING);
@@ -206,21 +215,27 @@ fn compress(response: &StoredResponse) -> Option<Vec<u8>> {
     }
     thread_local! {
         // Contexts are large: one per thread, not one per body.
-        static ZSTD: std::cell::RefCell<Option<zstd::bulk::Compressor<'static>>> =
-            std::cell::RefCell::new(zstd::bulk::Compressor::new(1).ok());
+        static ZSTD: RefCell<Option<Compressor<'static>>> = RefCell::new(Compressor::new(LARGE).ok());
     }
-    let compressed = ZSTD.with_borrow_mut(|zstd| zstd.as_mut()?.compress(body).ok())?;
+    let compressed = ZSTD.with_borrow_mut(|zstd| {
+        let zstd = zstd.as_mut()?;
+        zstd.set_compression_level(if body.len() <= JOINED { SMALL } else { LARGE }).ok()?;
+        zstd.compress(body).ok()
+    })?;
     (compressed.len() <= body.len() / 10 * 9).then_some(compressed)
 }
 
-/// Decompression is bounded by `size`, which the caller has checked; any other size is an error.
-fn decompress(compressed: &[u8], size: usize) -> Option<Bytes> {
+/// Adds a decompressed content of `size` bytes, for which there is room and no more; any other size is an error.
+fn decompress(room: Vec<u8>, compressed: &[u8], size: usize) -> Option<Vec<u8>> {
     thread_local! {
-        static ZSTD: std::cell::RefCell<Option<zstd::bulk::Decompressor<'static>>> =
-            std::cell::RefCell::new(zstd::bulk::Decompressor::new().ok());
+        static ZSTD: RefCell<Option<Decompressor<'static>>> = RefCell::new(Decompressor::new().ok());
     }
-    let body = ZSTD.with_borrow_mut(|zstd| zstd.as_mut()?.decompress(compressed, size).ok())?;
-    (body.len() == size).then(|| body.into())
+    let from = u64::try_from(room.len()).ok()?;
+    let mut room = Cursor::new(room);
+    room.set_position(from);
+    let written =
+        ZSTD.with_borrow_mut(|zstd| zstd.as_mut()?.decompress_to_buffer(compressed, &mut room).ok())?;
+    (written == size).then(|| room.into_inner())
 }
 
 fn coding_number(coding: Coding) -> u8 {
@@ -379,10 +394,10 @@ impl<'a> Reader<'a> {
             let response = StoredResponse::of_whole(about, whole.clone(), self.at)?;
             return (response.content_size() == size).then_some(response);
         }
-        let rest = whole.get(self.at..)?;
-        let (fields, body) = rest.split_at_checked(StoredResponse::fields_len(rest)?)?;
-        let body = decompress(body, usize::try_from(size).ok()?)?;
-        StoredResponse::of_block(Unpacked { body, ..about }, fields)
+        let size = usize::try_from(size).ok()?;
+        StoredResponse::of_block(about, whole.get(self.at..)?, size, |room, behind| {
+            decompress(room, behind, size)
+        })
     }
 
     fn lifetimes(&mut self) -> Option<Lifetimes> {

@@ -20,6 +20,7 @@ use tokio_util::task::TaskTracker;
 use self::memory::{Asked, Displaced, Memory};
 pub use self::redis::lock::{BOUND, Claim, Ended, Heard, Listener, Lock, Locks};
 use self::redis::log::{LogStatus, Translate};
+use self::redis::tier::Sought;
 use self::redis::{Redis, Surroundings};
 use self::settling::Settling;
 use self::sweeper::Sweeper;
@@ -411,7 +412,7 @@ impl Store {
         let Some(redis) = self.redis.as_ref().filter(|_| self.enabled()) else {
             return Lookup::Absent(Absent::Disabled);
         };
-        let far = redis.tier.lookup(key, route, request, arrived).await;
+        let far = redis.tier.lookup(&Sought { key, route, request, arrived }).await;
         if let (Lookup::Found(entry, _), Some(memory)) = (&far, &self.memory) {
             memory.promote(entry, &self.coherence, self.clock.now());
         }

@@ -128,10 +128,35 @@ fn what_was_coded_here_is_kept_as_it_is() {
 
 #[test]
 fn decompression_stops_at_the_recorded_size() {
-    let mut value = encode_entry(&sample(vec![b'a'; 100_000])).unwrap();
-    let at = value.windows(8).rposition(|w| w == 100_000u64.to_le_bytes()).unwrap();
-    value[at..at + 8].copy_from_slice(&50_000u64.to_le_bytes());
-    assert_eq!(back(reseal(value)).unwrap_err(), Undecodable::Malformed);
+    // Behind its fields in one piece, and apart from them.
+    for size in [4_000u64, 100_000] {
+        let value = encode_entry(&sample(vec![b'a'; size as usize])).unwrap();
+        assert_eq!(value[5] & FLAG_ZSTD, FLAG_ZSTD);
+        let at = value.windows(8).rposition(|w| w == size.to_le_bytes()).unwrap();
+        for wrong in [0, 1, size / 2, size - 1, size + 1, size * 2] {
+            let mut value = value.clone();
+            value[at..at + 8].copy_from_slice(&wrong.to_le_bytes());
+            assert_eq!(back(reseal(value)).unwrap_err(), Undecodable::Malformed, "{wrong} for {size}");
+        }
+    }
+}
+
+#[test]
+fn either_level_comes_back_and_the_large_pay_for_the_smaller_size() {
+    let text = |size: usize| {
+        let words = (0u64..).map(|n| format!("{:x} ", n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 44));
+        words.flat_map(String::into_bytes).take(size).collect::<Vec<u8>>()
+    };
+    let both = b"a text that says itself again, ".repeat(60);
+    for size in [COMPRESS_FROM, JOINED, JOINED + 1, 200_000] {
+        let body = [&both[..], &text(size)].concat()[..size].to_vec();
+        let value = encode_entry(&sample(body.clone())).unwrap();
+        assert_eq!(value[5] & FLAG_ZSTD, FLAG_ZSTD, "{size}");
+        let level = if size <= JOINED { SMALL } else { LARGE };
+        assert!(value.ends_with(&Compressor::new(level).unwrap().compress(&body).unwrap()), "{size}");
+        let Ok(Slot::Entry(entry)) = back(value) else { panic!("no entry") };
+        assert_eq!(entry.response.body(), body);
+    }
 }
 
 #[test]

@@ -65,7 +65,8 @@ impl Reads {
         let alone = self.under_way.fetch_add(1, Ordering::Relaxed) == 0;
         let _under_way = UnderWay(&self.under_way);
         if alone || self.link.is_cluster() {
-            return self.link.command(&command).await;
+            // In a box, so that the many that do not come here have no room for it.
+            return Box::pin(self.link.command(&command)).await;
         }
         let (answer, answered) = oneshot::channel();
         self.ask([Question { command, answer }])?;

@@ -19,7 +19,7 @@ use crate::metrics::{Metrics, StoreOp, StoreResult, StoreTier};
 use crate::policy::key::CacheKey;
 use crate::semantics::vary::Selecting;
 use crate::store::codec::{self, MAX_OVERHEAD, Undecodable};
-use crate::store::entry::{Entry, Slot};
+use crate::store::entry::{Entry, Slot, VaryIndex};
 use crate::store::memory::{Asked, Choice};
 use crate::store::{Absent, Lookup, Tier};
 use crate::time::Clock;
@@ -50,7 +50,15 @@ pub struct RedisTier {
     pub max_body: u64,
 }
 
-const DIGITS: &[u8; 16] = b"0123456789abcdef";
+/// Each byte in hexadecimal.
+const DIGITS: [[u8; 2]; 256] = {
+    let (digits, mut pairs, mut byte) = (b"0123456789abcdef", [[0; 2]; 256], 0);
+    while byte < 256 {
+        pairs[byte] = [digits[byte >> 4], digits[byte & 15]];
+        byte += 1;
+    }
+    pairs
+};
 
 /// How entries are named.
 #[derive(Debug, Clone)]
@@ -74,7 +82,7 @@ impl Names {
         }
         let mut digits = [0; 64];
         for (pair, byte) in digits.as_chunks_mut().0.iter_mut().zip(key.0) {
-            *pair = [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]];
+            *pair = DIGITS[usize::from(byte)];
         }
         // They are ASCII.
         name.push_str(str::from_utf8(&digits).unwrap_or_default());
@@ -109,17 +117,24 @@ impl Names {
 /// A decoded value and the checksum that tells it from its successors.
 type Stored = (Slot, [u8; 8]);
 
+/// What is looked for. Handed on by reference: futures keep what they are given.
+#[derive(Debug, Clone, Copy)]
+pub struct Sought<'a> {
+    /// The primary key.
+    pub key: &'a CacheKey,
+    /// The route's name.
+    pub route: &'a Arc<str>,
+    /// The request's fields.
+    pub request: &'a HeaderMap,
+    /// When it arrived, on `Clock::elapsed`.
+    pub arrived: Duration,
+}
+
 impl RedisTier {
-    /// The answer for `request`, if Redis has one, within the deadline.
-    pub async fn lookup(
-        &self,
-        key: &CacheKey,
-        route: &Arc<str>,
-        request: &HeaderMap,
-        arrived: Duration,
-    ) -> Lookup {
+    /// The answer for a request, if Redis has one, within the deadline.
+    pub async fn lookup(&self, sought: &Sought<'_>) -> Lookup {
         let started = self.clock.elapsed();
-        let (lookup, result) = match self.find(key, route, request, arrived).await {
+        let (lookup, result) = match self.find(sought).await {
             Ok(lookup) => {
                 let result = match &lookup {
                     Lookup::Found(..) | Lookup::Softened(..) => StoreResult::Ok,
@@ -136,13 +151,8 @@ impl RedisTier {
         lookup
     }
 
-    async fn find(
-        &self,
-        key: &CacheKey,
-        route: &Arc<str>,
-        request: &HeaderMap,
-        arrived: Duration,
-    ) -> Result<Lookup, Failure> {
+    async fn find(&self, sought: &Sought<'_>) -> Result<Lookup, Failure> {
+        let (key, route) = (sought.key, sought.route);
         let name = self.names.of(route, key);
         let reply = match self.reads.one(self.read(&name)).await {
             Ok(reply) => Ok(reply),
@@ -156,10 +166,16 @@ impl RedisTier {
             Ok(Some((Slot::Index(index), _))) => index,
             Ok(Some((Slot::Entry(entry), checksum))) => {
                 let mut choice = Choice::new(Absent::NotStored);
-                self.offer(&mut choice, &name, entry, checksum, self.asked(request, arrived));
+                self.offer(&mut choice, &name, entry, checksum, sought);
                 return Ok(choice.done(Tier::Redis));
             }
         };
+        // In a box, so that the many that have found an entry by now have no room for it.
+        Box::pin(self.find_variant(&index, sought)).await
+    }
+
+    async fn find_variant(&self, index: &VaryIndex, sought: &Sought<'_>) -> Result<Lookup, Failure> {
+        let Sought { key, route, request, .. } = *sought;
         let mut choice = Choice::new(Absent::NoVariant);
         let variants: Vec<_> =
             index.fields.iter().map(|f| key.variant(&Selecting::from_request(f, request))).collect();
@@ -167,14 +183,10 @@ impl RedisTier {
         let replies = self.reads.several(names.iter().map(|name| self.read(name)).collect()).await?;
         for (name, reply) in names.iter().zip(replies) {
             if let Ok(Some((Slot::Entry(entry), checksum))) = self.slot(reply, key, route).await {
-                self.offer(&mut choice, name, entry, checksum, self.asked(request, arrived));
+                self.offer(&mut choice, name, entry, checksum, sought);
             }
         }
         Ok(choice.done(Tier::Redis))
-    }
-
-    fn asked<'a>(&self, request: &'a HeaderMap, arrived: Duration) -> Asked<'a> {
-        Asked { request, arrived, now: self.clock.now() }
     }
 
     /// Reads a whole value, but never more than one can be: a larger one fails its checksum.
@@ -208,7 +220,15 @@ impl RedisTier {
         slot.map(|slot| Some((slot, checksum)))
     }
 
-    fn offer(&self, choice: &mut Choice, name: &str, entry: Arc<Entry>, checksum: [u8; 8], asked: Asked<'_>) {
+    fn offer(
+        &self,
+        choice: &mut Choice,
+        name: &str,
+        entry: Arc<Entry>,
+        checksum: [u8; 8],
+        sought: &Sought<'_>,
+    ) {
+        let asked = Asked { request: sought.request, arrived: sought.arrived, now: self.clock.now() };
         let rules = entry.stamp().rules;
         // An entry of other rules is absent here, but another instance may live by them (a rolling deployment).
         if !choice.offer(entry, asked, &self.coherence) && rules == self.coherence.view().rules {
