@@ -65,7 +65,7 @@ async fn serve(accepted: Accepted, access: AccessLog) -> Exit {
         }
     };
     let started = async {
-        let listeners = Listeners::bind(&config).await?;
+        let listeners = Listeners::bind(&config)?;
         announce(&config, &listeners, &file);
         assembly::start(config, listeners, access, Clock::system()).await
     };

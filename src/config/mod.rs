@@ -272,7 +272,7 @@ pub fn initial_key_sets(sources: &[KeySetSource]) -> Result<KeySets, String> {
             KeySetSource::JwksFile { name, path, .. } => {
                 let json = std::fs::read(path)
                     .map_err(|e| format!("key set `{name}`: {}: {}", path.display(), env::io_reason(&e)))?;
-                KeySet::from_jwks(name, &json)?.0
+                KeySet::from_jwks(name, &json).map_err(|e| format!("{}: {e}", path.display()))?.0
             }
             KeySetSource::JwksUrl { name, .. } => KeySet { name: name.as_str().into(), keys: Vec::new() },
         };

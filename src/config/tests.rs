@@ -284,6 +284,26 @@ fn relative_files_start_at_the_configuration() {
     std::fs::write(&path, format!("{BASE}[[keys]]\nname = \"k\"\njwks_file = \"keys.json\"\n")).unwrap();
     let shown = show(&load(&path, &Env::empty()).unwrap_err());
     assert!(shown.contains("weir.toml:4:13") && shown.contains("no usable JWKS"), "{shown}");
+    let shared = r#"{"keys":[{"kty":"oct","kid":"old","alg":"HS256","k":"MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY"}]}"#;
+    std::fs::write(dir.path().join("keys.json"), shared).unwrap();
+    let shown = show(&load(&path, &Env::empty()).unwrap_err());
+    for part in [
+        "weir.toml:4:13",
+        "kid \"old\"",
+        "kty \"oct\"",
+        "alg \"HS256\"",
+        "shared secret",
+        "RSA, EC or Ed25519",
+    ] {
+        assert!(shown.contains(part) && !shown.contains("MDEy"), "{part}: {shown}");
+    }
+    let source = KeySetSource::JwksFile {
+        name: "k".into(),
+        path: dir.path().join("keys.json"),
+        refresh: Duration::from_secs(60),
+    };
+    let error = initial_key_sets(&[source]).unwrap_err();
+    assert!(error.contains("keys.json") && error.contains("none of its 1 keys"), "{error}");
     std::fs::write(&path, b"\xff").unwrap();
     assert!(show(&load(&path, &Env::empty()).unwrap_err()).contains("not UTF-8"));
 }

@@ -3,8 +3,11 @@
 //!
 //! Invariants: nothing times out while both sides are open (a socket may be quiet for hours); when one direction
 //! ends, the other is told and has a short while to say its last words, then both are closed; every copy is known
-//! to [`Tunnels`], so that a drain can end it; both connections stay under their limits for as long. `h2c` is never
-//! passed on: the upstream would take a second, unseen stream of requests through it.
+//! to [`Tunnels`], so that a drain can end it; both connections stay under their limits for as long.
+//!
+//! A wish for HTTP or TLS itself is not heard, as RFC 9110 §7.8 leaves to a server: `h2c` is never passed on (the upstream
+//! would take a second, unseen stream of requests through it), and some clients offer `TLS/1.2` with every request that
+//! they make. Such a request is like any other, and the wish goes no further.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -36,15 +39,42 @@ pub fn is_upgrade(parts: &Parts) -> bool {
     requested(parts).is_some()
 }
 
-/// The protocols that the request asks for: HTTP/1.1, with `Upgrade` and `Connection: upgrade`, and not `h2c`.
+/// The protocols that the request asks for and may get: HTTP/1.1, with `Upgrade` and `Connection: upgrade`, and not those
+/// of HTTP itself. Of a list those remain that are for a tunnel.
 pub fn requested(parts: &Parts) -> Option<HeaderValue> {
-    if parts.version != Version::HTTP_11 || !names_upgrade(&parts.headers) {
+    let asks = parts.version == Version::HTTP_11
+        && parts.headers.contains_key(UPGRADE)
+        && names_upgrade(&parts.headers);
+    if !asks {
         return None;
     }
-    let mut values = parts.headers.get_all(UPGRADE).iter();
-    let (Some(value), None) = (values.next(), values.next()) else { return None };
-    let h2c = value.as_bytes().split(|&b| b == b',').any(|p| p.trim_ascii().eq_ignore_ascii_case(b"h2c"));
-    (!h2c && !value.is_empty()).then(|| value.clone())
+    let lines = parts.headers.get_all(UPGRADE).iter();
+    let members = lines.flat_map(|line| line.as_bytes().split(|&b| b == b',')).map(<[u8]>::trim_ascii);
+    let asked: Vec<&[u8]> = members.filter(|member| is_for_a_tunnel(member)).collect();
+    if asked.is_empty() {
+        return None;
+    }
+    HeaderValue::from_bytes(&asked.join(&b", "[..])).ok()
+}
+
+/// Whether a protocol is something else than HTTP, or a layer beneath it, on the same connection. What is not spelt as RFC 9110
+/// §7.8 has it might be taken for one of those by somebody else.
+fn is_for_a_tunnel(protocol: &[u8]) -> bool {
+    let mut parts = protocol.splitn(2, |&b| b == b'/');
+    let name = parts.next().unwrap_or_default();
+    is_token(name) && parts.next().is_none_or(is_token) && !is_http_itself(name)
+}
+
+/// `h2c` and what it was called in drafts (`h2c-14`), `HTTP/2.0`, and TLS (RFC 2817).
+fn is_http_itself(name: &[u8]) -> bool {
+    let name = name.to_ascii_lowercase();
+    matches!(&name[..], b"h2" | b"h2c" | b"http" | b"tls")
+        || [&b"h2-"[..], b"h2c-", b"http-"].iter().any(|draft| name.starts_with(draft))
+}
+
+fn is_token(text: &[u8]) -> bool {
+    let is_tchar = |b: &u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(b);
+    !text.is_empty() && text.iter().all(is_tchar)
 }
 
 /// A client's wish for another protocol, kept aside while its request is made fit for forwarding.
@@ -218,15 +248,36 @@ mod tests {
             &[("upgrade", "websocket")],
             &[("connection", "keep-alive"), ("upgrade", "websocket")],
             &[("connection", "upgrade"), ("upgrade", "")],
-            &[("connection", "upgrade"), ("upgrade", "h2c")],
-            &[("connection", "upgrade"), ("upgrade", "websocket, H2C")],
-            &[("connection", "upgrade"), ("upgrade", "websocket"), ("upgrade", "h2c")],
         ] {
             assert!(!is_upgrade(&parts(not)), "{not:?}");
         }
         let mut old = asked;
         old.version = Version::HTTP_10;
         assert!(!is_upgrade(&old));
+    }
+
+    #[test]
+    fn http_itself_is_not_upgraded() {
+        for (lines, left) in [
+            (&["h2c"][..], None),
+            (&["TLS/1.2"], None),
+            (&["tls/1.3, TLS"], None),
+            (&["HTTP/2.0"], None),
+            (&["HTTP/2.0, h2c", " , h2c-14, H2, HTTP-draft-04/2.0"], None),
+            (&["TLS/1.2, websocket"], Some("websocket")),
+            (&["websocket, H2C"], Some("websocket")),
+            (&["websocket", "h2c"], Some("websocket")),
+            (&["IRC/6.9 ,RTA/x11", "tcp"], Some("IRC/6.9, RTA/x11, tcp")),
+            (&["SPDY/3.1"], Some("SPDY/3.1")),
+            // Not spelt as it should be: others may read another name in it.
+            (&["\"h2c\"", "h2c;q=1", "h2c x", "a/b/c", "/1", "chat/", "chat/ 1"], None),
+            (&["h2c/1.0", "tlsx", "h2cx"], Some("tlsx, h2cx")),
+        ] {
+            let mut fields = vec![("connection", "upgrade")];
+            fields.extend(lines.iter().map(|line| ("upgrade", *line)));
+            let asked = requested(&parts(&fields));
+            assert_eq!(asked.as_ref().map(|v| v.to_str().unwrap()), left, "{lines:?}");
+        }
     }
 
     #[test]

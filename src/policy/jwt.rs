@@ -38,7 +38,7 @@ const RSA: [Algorithm; 6] = [
 
 impl KeySet {
     /// Parses a JWKS document (RFC 7517); keys it cannot use are skipped and counted. A document without a single
-    /// usable key is an error.
+    /// usable key is an error that says of each why, and never shows a key.
     pub fn from_jwks(name: &str, json: &[u8]) -> Result<(KeySet, usize), String> {
         let document: Value =
             serde_json::from_slice(json).map_err(|e| format!("key set `{name}` is no JSON: {e}"))?;
@@ -52,13 +52,18 @@ impl KeySet {
                 listed.len()
             ));
         }
-        let keys: Vec<VerificationKey> = listed.iter().filter_map(key_from_jwk).collect();
-        let skipped = listed.len() - keys.len();
-        if keys.is_empty() {
-            return Err(format!(
-                "key set `{name}`: none of its {skipped} keys can be used; needed are signature keys of type RSA (2048 bits or more), EC (P-256, P-384), OKP (Ed25519) or oct (32 bytes or more)"
-            ));
+        let mut keys = Vec::new();
+        let mut unusable = Vec::new();
+        for value in listed {
+            match key_from_jwk(value) {
+                Ok(key) => keys.push(key),
+                Err(why) => unusable.push((value, why)),
+            }
         }
+        if keys.is_empty() {
+            return Err(format!("key set `{name}`: {}; {USABLE}", none_of(&unusable)));
+        }
+        let skipped = unusable.len();
         Ok((KeySet { name: name.into(), keys }, skipped))
     }
 
@@ -97,27 +102,114 @@ impl KeySet {
     }
 }
 
-/// `None` for keys that are not for verifying signatures, or not of a kind that can be used.
-fn key_from_jwk(value: &Value) -> Option<VerificationKey> {
-    let jwk: Jwk = serde_json::from_value(value.clone()).ok()?;
+/// What a set needs at least one of.
+const USABLE: &str =
+    "needed is a public signature key of type RSA (2048 bits or more), EC (P-256, P-384) or OKP (Ed25519)";
+
+/// Most keys that an error tells about one by one.
+const MAX_TOLD: usize = 8;
+
+/// Most characters that it quotes of what a document says.
+const MAX_QUOTED: usize = 64;
+
+/// Why a key of a set is not used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Unusable {
+    NoKey,
+    Shared,
+    NotForSignatures,
+    Kind,
+    Size,
+    Algorithm,
+}
+
+impl Unusable {
+    fn as_str(self) -> &'static str {
+        match self {
+            Unusable::NoKey => "is no key that can be read",
+            Unusable::Shared => "is a shared secret, which only `secret` may give",
+            Unusable::NotForSignatures => "is not for verifying signatures by its `use` or `key_ops`",
+            Unusable::Kind => "is of a type or curve that is not supported",
+            Unusable::Size => "is too short, or of another length than its curve asks for",
+            Unusable::Algorithm => "is for an algorithm that it does not fit, or that is not supported",
+        }
+    }
+}
+
+fn key_from_jwk(value: &Value) -> Result<VerificationKey, Unusable> {
+    let said = |name: &str| value.get(name).and_then(Value::as_str);
+    match (said("kty"), said("crv")) {
+        // What is published, or fetched, is no secret between two: who can read the set could sign.
+        (Some("oct"), _) => return Err(Unusable::Shared),
+        (Some("RSA"), _)
+        | (Some("EC"), None | Some("P-256" | "P-384"))
+        | (Some("OKP"), None | Some("Ed25519")) => {}
+        (Some(_), _) => return Err(Unusable::Kind),
+        (None, _) => return Err(Unusable::NoKey),
+    }
+    let jwk: Jwk = serde_json::from_value(value.clone()).map_err(|_| what_cannot_be_read(value))?;
     let meant_for_signatures = jwk.common.public_key_use.is_none_or_signature()
         && jwk.common.key_operations.as_ref().is_none_or(|ops| ops.contains(&KeyOperations::Verify));
     if !meant_for_signatures {
-        return None;
+        return Err(Unusable::NotForSignatures);
     }
-    let key = DecodingKey::from_jwk(&jwk).ok()?;
-    let mut algorithms = fitting_algorithms(&key)?;
+    let key = DecodingKey::from_jwk(&jwk).map_err(|_| Unusable::NoKey)?;
+    let mut algorithms = fitting_algorithms(&key).ok_or(Unusable::Size)?;
     if let AlgorithmParameters::EllipticCurve(params) = &jwk.algorithm {
         let curve = format!("{:?}", params.curve);
         if (curve == "P256") != (algorithms == [Algorithm::ES256]) {
-            return None;
+            return Err(Unusable::Size);
         }
     }
     if let Some(only) = jwk.common.key_algorithm {
-        let only = Algorithm::try_from(only).ok()?;
+        let only = Algorithm::try_from(only).map_err(|_| Unusable::Algorithm)?;
         algorithms.retain(|algorithm| *algorithm == only);
     }
-    (!algorithms.is_empty()).then_some(VerificationKey { kid: jwk.common.key_id, key, algorithms })
+    match algorithms.is_empty() {
+        true => Err(Unusable::Algorithm),
+        false => Ok(VerificationKey { kid: jwk.common.key_id, key, algorithms }),
+    }
+}
+
+/// Of a key that could not be read as a whole: what is strange in it.
+fn what_cannot_be_read(value: &Value) -> Unusable {
+    let without = |names: &[&str]| {
+        let mut value = value.clone();
+        if let Some(members) = value.as_object_mut() {
+            names.iter().for_each(|name| drop(members.remove(*name)));
+        }
+        serde_json::from_value::<Jwk>(value).is_ok()
+    };
+    if without(&["alg"]) {
+        Unusable::Algorithm
+    } else if without(&["use", "key_ops"]) {
+        Unusable::NotForSignatures
+    } else {
+        Unusable::NoKey
+    }
+}
+
+/// Why a set is of no use, key by key.
+fn none_of(unusable: &[(&Value, Unusable)]) -> String {
+    let mut text = format!("none of its {} keys can be used", unusable.len());
+    for (place, (value, why)) in unusable.iter().take(MAX_TOLD).enumerate() {
+        text.push_str(if place == 0 { ": " } else { "; " });
+        text.push_str(&format!("key {}", place + 1));
+        let said = ["kid", "kty", "crv", "use", "alg"].iter().filter_map(|name| {
+            let quoted = value.get(name)?.as_str()?.chars().take(MAX_QUOTED).collect::<String>();
+            Some(format!("{name} {quoted:?}"))
+        });
+        let said = said.collect::<Vec<_>>().join(", ");
+        if !said.is_empty() {
+            text.push_str(&format!(" ({said})"));
+        }
+        text.push(' ');
+        text.push_str(why.as_str());
+    }
+    if let Some(more @ 1..) = unusable.len().checked_sub(MAX_TOLD) {
+        text.push_str(&format!("; and {more} more"));
+    }
+    text
 }
 
 trait MaybeUse {

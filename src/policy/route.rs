@@ -108,7 +108,7 @@ pub enum IgnoredCredential {
 
 impl Matcher {
     /// Whether this request is meant. `host` as [`request_host`] gives it.
-    fn fits(&self, parts: &Parts, host: &str) -> bool {
+    pub fn fits(&self, parts: &Parts, host: &str) -> bool {
         self.matches_method(&parts.method)
             && self.matches_circumstances(parts, host)
             && self.path.covers(parts.uri.path())

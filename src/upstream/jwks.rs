@@ -169,7 +169,7 @@ impl Task {
                         set = watched.name,
                         reason,
                         retry_seconds = pause.as_secs_f64(),
-                        "a key set could not be refreshed; the last good one stays in force"
+                        "a key set could not be refreshed; the last good one, if there is one, stays in force"
                     );
                     (failures + 1, pause)
                 }

@@ -36,9 +36,9 @@ pub(super) fn demo(arguments: &DemoArguments) -> Exit {
 async fn play(arguments: &DemoArguments) -> Result<Exit, String> {
     let words = |error: StartError| error.to_string();
     let any: SocketAddr = ([127, 0, 0, 1], 0).into();
-    let api = bind("the sample API", any).await.map_err(words)?;
-    let traffic = bind("--port", (any.ip(), arguments.port).into()).await.map_err(words)?;
-    let admin = bind("the admin listener", any).await.map_err(words)?;
+    let api = bind("the sample API", any).map_err(words)?;
+    let traffic = bind("--port", (any.ip(), arguments.port).into()).map_err(words)?;
+    let admin = bind("the admin listener", any).map_err(words)?;
     let places = Places {
         weir: traffic.local_addr().map_err(|e| e.to_string())?,
         api: api.local_addr().map_err(|e| e.to_string())?,

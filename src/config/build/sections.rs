@@ -440,7 +440,8 @@ impl Builder<'_, '_> {
             let (path, bytes) = self.read_file(file)?;
             if let Err(error) = KeySet::from_jwks(&name, &bytes) {
                 self.error(&file.span(), format!("the file holds no usable JWKS: {error}"))
-                    .allowed("a JSON Web Key Set (RFC 7517) with at least one RSA, EC or Ed25519 key");
+                    .allowed("a JSON Web Key Set (RFC 7517) with at least one RSA, EC or Ed25519 key")
+                    .help("a shared secret goes into `secret`, or WEIR_KEYS_<NAME>_SECRET");
             }
             return Some(KeySetSource::JwksFile { name, path, refresh });
         }

@@ -341,7 +341,132 @@ fn the_listener_s_scheme_counts_unless_a_trusted_peer_says_another() {
     }
 }
 
+/// The names in a function's list, read from its source: whatever is added to it is tried, too.
+fn listed(source: &str, function: &str) -> Vec<HeaderName> {
+    let body = source.split(&format!("fn {function}(")).nth(1).unwrap();
+    let body = body.split("\n}\n").next().unwrap();
+    let quoted = body.split('"').skip(1).step_by(2).filter(|text| !text.contains('\n'));
+    let names: Vec<_> = quoted.filter_map(|name| HeaderName::try_from(name).ok()).collect();
+    assert!(names.len() > 20, "{function}: {names:?}");
+    names
+}
+
+/// Those of responses about which there is said to be nothing to do.
+fn usual() -> Vec<HeaderName> {
+    let names = listed(include_str!("../forwarded.rs"), "is_usual");
+    assert!(names.iter().all(is_usual));
+    names
+}
+
+/// Those of requests.
+fn plain() -> Vec<HeaderName> {
+    let mut names = listed(include_str!("../forwarded.rs"), "is_plain");
+    names.extend(listed(include_str!("../../semantics/fields.rs"), "sight_of"));
+    let one = |name: &HeaderName| HeaderMap::from_iter([(name.clone(), HeaderValue::from_static("x"))]);
+    // One that depends on its value, and that value.
+    names.retain(|name| *name != CONNECTION && *name != KEEP_ALIVE);
+    assert!(names.iter().all(|name| is_plain(&one(name))), "{names:?}");
+    names
+}
+
+fn values() -> impl Strategy<Value = HeaderValue> {
+    let bytes = prop_oneof![
+        4 => "[ -~]{0,30}".prop_map(String::into_bytes),
+        1 => proptest::collection::vec(any::<u8>(), 0..30),
+        // What would mean something to whoever took the field for another.
+        2 => prop::sample::select(vec!["close", "keep-alive", "etag", "chunked", "trailers", "1.1 weir", "", ",", "a, b"])
+            .prop_map(|text| text.as_bytes().to_vec()),
+    ];
+    bytes.prop_filter_map("no value", |bytes| HeaderValue::from_bytes(&bytes).ok())
+}
+
+/// Several of these fields, some more than once.
+fn some_of(names: Vec<HeaderName>) -> impl Strategy<Value = HeaderMap> {
+    let field = (prop::sample::select(names), values());
+    proptest::collection::vec(field, 0..20).prop_map(|fields| {
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            headers.append(name, value);
+        }
+        headers
+    })
+}
+
+#[test]
+fn each_usual_field_alone_is_left_alone() {
+    let own = via(Version::HTTP_11, "weir");
+    for name in usual() {
+        for value in ["", "x", "close", "etag, vary", "chunked"] {
+            let response = http::Response::builder().header(&name, value).header(&name, "another");
+            let (mut long, ()) = response.body(()).unwrap().into_parts();
+            let mut short = long.headers.clone();
+            prepare_response(&mut long, "weir");
+            prepare_usual_response(&mut short, Version::HTTP_11, "weir", &own);
+            assert_eq!(short, long.headers, "{name}: {value}");
+            assert_eq!(all(&short, name.as_str()), [value, "another"], "it stays as it is");
+        }
+    }
+    for name in plain() {
+        is_prepared_alike(&[(name.as_str(), "x")], true, Version::HTTP_11, &Trust::Nobody);
+    }
+}
+
 proptest! {
+    #[test]
+    fn usual_responses_are_prepared_alike(
+        mut headers in some_of(usual()),
+        of_connection in proptest::collection::vec(
+            prop::sample::select(vec![
+                ("connection", "keep-alive"),
+                ("connection", "Keep-Alive"),
+                ("keep-alive", "timeout=5"),
+                ("keep-alive", "etag"),
+            ]),
+            0..3,
+        ),
+        version in prop::sample::select(vec![Version::HTTP_10, Version::HTTP_11, Version::HTTP_2]),
+    ) {
+        for (name, value) in of_connection {
+            headers.append(name, HeaderValue::from_static(value));
+        }
+        let (mut long, ()) = http::Response::new(()).into_parts();
+        (long.headers, long.version) = (headers.clone(), version);
+        prepare_response(&mut long, "weir");
+        prepare_usual_response(&mut headers, version, "weir", &via(Version::HTTP_11, "weir"));
+        prop_assert_eq!(headers, long.headers);
+    }
+
+    #[test]
+    fn plain_requests_are_prepared_alike(
+        headers in some_of(plain()),
+        host in proptest::option::of("[a-z.:0-9]{0,12}"),
+        keeps in any::<bool>(),
+        ip in prop::sample::select(vec!["192.0.2.7", "::ffff:10.0.0.1", "2001:db8::1"]),
+        tls in any::<bool>(),
+        version in prop::sample::select(vec![Version::HTTP_10, Version::HTTP_11, Version::HTTP_2]),
+        trust in prop::sample::select(vec![Trust::Nobody, Trust::All]),
+    ) {
+        let mut long = request(&[]);
+        (long.headers, long.version) = (headers, version);
+        // Two of them are refused before.
+        long.headers.remove(HOST);
+        if let Some(host) = host {
+            long.headers.insert(HOST, HeaderValue::try_from(host).unwrap());
+        }
+        if keeps {
+            long.headers.insert(CONNECTION, HeaderValue::from_static("keep-alive"));
+        }
+        // As the server has done when a request comes here.
+        settle(&mut long.uri, &mut long.headers);
+        let mut short = long.clone();
+        prop_assert!(is_plain(&short.headers));
+        let (peer, own) = (Peer { tls, ..peer(ip) }, via(Version::HTTP_11, "weir"));
+        prepare_request(&mut long, peer, &trust, "weir");
+        prepare_seen_request(&mut short, true, peer, &trust, "weir", &own);
+        prop_assert_eq!(short.headers, long.headers);
+        prop_assert_eq!(short.uri, long.uri);
+    }
+
     #[test]
     fn any_fields_pass_without_panic(
         fields in proptest::collection::vec(("[a-z_-]{1,20}", proptest::collection::vec(any::<u8>(), 0..80)), 0..8),

@@ -21,6 +21,10 @@ fn document(kid: &str) -> String {
     )
 }
 
+/// A set that holds nothing but a shared secret, long enough for one.
+const SHARED: &str =
+    r#"{"keys":[{"kty":"oct","kid":"old","alg":"HS256","k":"MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY"}]}"#;
+
 fn http_response(status: &str, body: &str) -> String {
     format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n{body}", body.len())
 }
@@ -130,6 +134,7 @@ async fn failures_keep_the_last_good_set_and_are_retried() {
         (http_response("302 Found", ""), "redirects"),
         (http_response("200 OK", "{}"), "no list `keys`"),
         (http_response("200 OK", "{\"keys\":[]}"), "none of its 0 keys"),
+        (http_response("200 OK", SHARED), "a shared secret"),
         (http_response("200 OK", &big), "at most"),
         ("HTTP/1.1 200 OK\r\nContent-Length: 900\r\n\r\n{".to_owned(), "document"),
         ("nonsense\r\n\r\n".to_owned(), "request"),

@@ -352,6 +352,68 @@ fn bad_jwks_documents_say_why() {
 }
 
 #[test]
+fn a_set_of_no_use_says_why_of_each_key() {
+    const SECRET: &str = "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE";
+    let rsa = |member: &str, value: Value| {
+        let mut key = json!({"kty": "RSA", "kid": "r", "n": RSA_N, "e": "AQAB"});
+        key[member] = value;
+        key
+    };
+    let ec = |crv: &str, alg: &str| json!({"kty": "EC", "crv": crv, "x": EC_X, "y": EC_Y, "alg": alg});
+    for (key, parts) in [
+        (
+            json!({"kty": "oct", "kid": "legacy", "k": SECRET, "alg": "HS256"}),
+            &["key 1 (kid \"legacy\", kty \"oct\", alg \"HS256\")", "a shared secret"][..],
+        ),
+        (rsa("use", json!("enc")), &["(kid \"r\", kty \"RSA\", use \"enc\") is not for verifying"]),
+        (rsa("key_ops", json!(["encrypt"])), &["is not for verifying"]),
+        (rsa("alg", json!("RSA-OAEP")), &["alg \"RSA-OAEP\") is for an algorithm"]),
+        (rsa("alg", json!("ES256")), &["alg \"ES256\") is for an algorithm"]),
+        (rsa("alg", json!("XY1")), &["alg \"XY1\") is for an algorithm"]),
+        (rsa("n", json!("AQAB")), &["is too short"]),
+        (rsa("n", json!("!")), &["is no key"]),
+        (rsa("n", json!(7)), &["is no key"]),
+        (ec("P-384", "ES384"), &["crv \"P-384\", alg \"ES384\") is too short, or of another length"]),
+        (ec("P-521", "ES512"), &["crv \"P-521\""]),
+        (ec("secp256k1", "ES256K"), &["crv \"secp256k1\", alg \"ES256K\") is of a type or curve"]),
+        (json!({"kty": "OKP", "crv": "Ed448", "x": ED_X}), &["crv \"Ed448\") is of a type or curve"]),
+        (json!({"kty": "AKP", "kid": "pq", "alg": "ML-DSA-65"}), &["kty \"AKP\"", "is of a type or curve"]),
+        (json!({"kid": "\u{1b}[31m\n"}), &["key 1 (kid \"\\u{1b}[31m\\n\") is no key"]),
+        (json!(7), &["key 1 is no key"]),
+    ] {
+        let text = json!({ "keys": [key] }).to_string();
+        let error = KeySet::from_jwks("main", text.as_bytes()).unwrap_err();
+        for part in ["key set `main`: none of its 1 keys can be used", "RSA (2048 bits or more), EC"] {
+            assert!(error.contains(part), "{text}: {error}");
+        }
+        for part in parts {
+            assert!(error.contains(part), "{text}: {error}");
+        }
+        assert!(!error.contains(SECRET) && !error.contains(RSA_N), "{error}");
+    }
+    let long = json!({ "keys": vec![json!({"kty": "oct", "kid": "x".repeat(10_000)}); 20] });
+    let error = KeySet::from_jwks("main", long.to_string().as_bytes()).unwrap_err();
+    assert!(error.contains("key 8 ") && error.contains("; and 12 more;") && error.len() < 2000, "{error}");
+}
+
+#[test]
+fn a_shared_secret_in_a_key_set_verifies_nothing() {
+    let mut document = jwks();
+    let secret =
+        json!({"kty": "oct", "kid": "s", "alg": "HS256", "k": "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY"});
+    document["keys"].as_array_mut().unwrap().push(secret);
+    let (set, skipped) = KeySet::from_jwks("main", document.to_string().as_bytes()).unwrap();
+    assert_eq!((set.keys.len(), skipped), (3, 7));
+    let signed = |kid: &str| {
+        let header = Header { kid: Some(kid.to_owned()), ..Header::new(Algorithm::HS256) };
+        sign_with(&header, &EncodingKey::from_secret(HS), &good())
+    };
+    let keys = sets(set);
+    assert_eq!(bearer(from_auth(), &keys, &signed("s")), Err(Bypass::UnknownKey));
+    assert_eq!(bearer(from_auth(), &keys, &signed("r")), Err(Bypass::UnverifiedToken));
+}
+
+#[test]
 fn the_caller_of_a_mutation() {
     let now = Timestamp(NOW * 1000);
     let who = |spec: &SubjectSpec, lines: &[(&str, &str)]| caller(spec, &headers(lines), &hs(), &SECRET, now);
