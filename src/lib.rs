@@ -10,7 +10,7 @@
 //! config → policy → semantics → (the http crate's types only)
 //! server, upstream, exchange → interim → semantics
 //! exchange → coder → semantics
-//! (unit tests) → woken
+//! server, upstream → woken, in unit tests
 //! ```
 //!
 //! `semantics`, `policy` and `coherence` are pure: they never name a runtime, a socket, a file, an

@@ -291,8 +291,8 @@ const MAY_NAME: [(&str, &[&str]); 19] = [
     ("store", &["coherence", "policy", "semantics", "metrics", "time"]),
     ("interim", &["semantics"]),
     ("coder", &["semantics", "body"]),
-    ("server", &["interim", "body", "metrics", "time"]),
-    ("upstream", &["interim", "body", "policy", "semantics", "metrics", "time", "config"]),
+    ("server", &["interim", "body", "metrics", "time", "woken"]),
+    ("upstream", &["interim", "body", "policy", "semantics", "metrics", "time", "config", "woken"]),
     // Where settings are plain structs, each module that is set defines its own; `config` fills them in.
     ("config", &["server", "store", "upstream", "coherence", "policy", "semantics", "time"]),
     (
