@@ -43,7 +43,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, request};
-use hyper::body::{Body as _, Incoming};
+use http_body::Body as _;
 use tokio_util::task::TaskTracker;
 
 use crate::body::Body;
@@ -380,14 +380,14 @@ impl Inbound {
 }
 
 impl Handler for Arc<Exchange> {
-    fn handle(&self, request: Request<Incoming>, peer: Peer, interim: &Interim) -> Answering {
+    fn handle(&self, request: Request<Body>, peer: Peer, interim: &Interim) -> Answering {
         let arrived = self.clock.elapsed();
-        let (mut parts, incoming) = request.into_parts();
+        let (mut parts, body) = request.into_parts();
         if let Some(response) = self.probe(&parts) {
             return Answering::Now(response);
         }
         let seen = sight(&parts.headers);
-        let reads = matches!(parts.method, Method::GET | Method::HEAD) && incoming.is_end_stream();
+        let reads = matches!(parts.method, Method::GET | Method::HEAD) && body.is_end_stream();
         let now = self.clock.now();
         if reads && seen != Sight::Other {
             let head = Head { parts: &parts, peer, host: "", arrived, now };
@@ -427,7 +427,6 @@ impl Handler for Arc<Exchange> {
         if stripped {
             strip_overrides(&mut parts.headers);
         }
-        let body = if incoming.is_end_stream() { Body::Empty } else { Body::stream(incoming) };
         if let Way::Pass(route, why) = way {
             return self.pass_now((parts, body), (peer, interim), arrived, (route, why));
         }

@@ -242,6 +242,19 @@ impl Answer {
     pub(super) fn is_here(&self) -> bool {
         !matches!(self.body, Body::Stream(_))
     }
+
+    pub(super) fn body(&self) -> &Body {
+        &self.body
+    }
+
+    /// Its content, if that is here; and the exchange, which ends when that is sent.
+    pub(super) fn into_parts(self) -> (Bytes, Exchanging) {
+        let content = match self.body {
+            Body::Full(content) => content.unwrap_or_default(),
+            Body::Empty | Body::Head(_) | Body::Stream(_) => Bytes::new(),
+        };
+        (content, self.exchange)
+    }
 }
 
 impl HttpBody for Answer {

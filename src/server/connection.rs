@@ -1,9 +1,10 @@
 //! One client connection, from its first byte to its last: protocol, service, watchdog, orders to stop.
 //!
-//! Between two exchanges hyper's connection is no more than two empty buffers of 8 KiB, and what its machine takes. So an HTTP/1
-//! connection that rests for a moment is *parked*: hyper's connection is ended, the socket stays, and another is made for
-//! it with the next bytes. Nothing can be lost by that: it is hyper that says it has nothing under way, and the
-//! framing that no byte of a request has come. Who asks often is never parked, and pays a look now and then.
+//! HTTP/1 begins without hyper (`short`), which comes in with the first exchange that is not short, and stays as long as the
+//! client keeps asking. Between two exchanges its connection is no more than two empty buffers of 8 KiB, and what its machine takes. So
+//! one that rests for a moment is *parked*: hyper's connection is ended, and the socket goes on as it
+//! began. Nothing can be lost by that: it is hyper that says it has nothing under way, and the framing that no byte of a
+//! request has come.
 
 use std::future::poll_fn;
 use std::io;
@@ -21,7 +22,8 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::activity::Activity;
 use super::exchanges::{Exchanges, Serving};
-use super::multiplex::Multiplexed;
+use super::multiplex::{Multiplexed, Speaking};
+use super::short::{Over, Short};
 use super::slack;
 use super::tls::{self, Acceptor, Opened};
 use super::wire::{Protocol, Wire};
@@ -73,11 +75,13 @@ pub(super) async fn serve<H: Handler>(
     let exchanges = Exchanges { handler, peer, hold, activity: activity.clone(), line, patience };
     let exchanges = Arc::new(exchanges);
     let ended = match protocol {
-        Protocol::Http1 => speak_http1(wire, Serving(exchanges), &limits, &activity, &mut phase).await,
+        Protocol::Http1 => speak_http1(wire, exchanges, &limits, &mut phase).await,
         Protocol::Http2 => {
             activity.multiplexed();
             let mut connection = Multiplexed::new(wire, exchanges, &limits);
-            drive(Pin::new(&mut connection), Multiplexed::leave, &activity, &mut phase).await
+            drive(Pin::new(&mut connection), &activity, &mut phase)
+                .await
+                .map(|ended| ended.map_err(Into::into))
         }
     };
     match ended {
@@ -88,52 +92,41 @@ pub(super) async fn serve<H: Handler>(
     }
 }
 
-/// Speaks HTTP/1 to the end, with a connection of hyper's for each time between two rests.
+/// Speaks HTTP/1 to the end: without hyper, and with a connection of hyper's from what needs it to the next rest.
 async fn speak_http1<H: Handler>(
-    wire: Wire,
-    service: Serving<H>,
+    mut wire: Wire,
+    exchanges: Arc<Exchanges<H>>,
     limits: &ServerLimits,
-    activity: &Activity,
     phase: &mut watch::Receiver<Phase>,
-) -> End<hyper::Error> {
-    let (mut io, mut service) = (TokioIo::new(wire), service);
+) -> End<Result<(), Broken>> {
+    let activity = &*exchanges.activity;
     loop {
+        let mut short = Short::new(wire, Arc::clone(&exchanges), limits.max_header_bytes);
+        let carried = match drive(Pin::new(&mut short), activity, phase).await {
+            End::Done(Ok(Over::Hypers(carried))) => carried,
+            ended => return ended.map(|over| over.map(drop).map_err(Into::into)),
+        };
+        let service = Serving::new(Arc::clone(&exchanges), carried);
+        let io = TokioIo::new(short.into_wire());
         // Boxed: who rests should not carry the room for it.
         let mut connection = Box::new(http1_builder(limits).serve_connection(io, service).with_upgrades());
-        let stop = http1::UpgradeableConnection::graceful_shutdown;
-        let ended = drive(Pin::new(&mut *connection), stop, activity, phase).await;
+        let ended = drive(Pin::new(&mut *connection), activity, phase).await;
         if !matches!(ended, End::Parked) {
-            return ended;
+            return ended.map(|ended| ended.map_err(Into::into));
         }
-        let Some(parts) = into_parts(connection) else { return ended };
-        (io, service) = parts;
+        let Some(rest) = into_wire(connection) else { return End::Parked };
+        wire = rest;
         slack::is_due();
-        if !is_wanted_again(io.inner_mut(), activity, phase).await {
-            return End::TimedOut;
-        }
     }
 }
 
-/// Takes what outlives hyper's connection out of it, and frees the rest. Empty lines behind a request, which hyper keeps for
+/// Takes the socket, which outlives it, out of hyper's connection, and frees the rest. Empty lines behind a request, which hyper keeps for
 /// the next one's beginning, say nothing (RFC 9112 §2.2). `None`, which does not come to pass: it was upgraded, or has other
 /// bytes that it did not take for a request.
-fn into_parts<H: Handler>(
-    connection: Box<http1::UpgradeableConnection<TokioIo<Wire>, Serving<H>>>,
-) -> Option<(TokioIo<Wire>, Serving<H>)> {
+fn into_wire<H: Handler>(connection: Box<Hypers<H>>) -> Option<Wire> {
     let parts = connection.into_parts()?;
     let rest = &parts.read_buf;
-    rest.iter().all(|byte| matches!(byte, b'\r' | b'\n')).then_some((parts.io, parts.service))
-}
-
-/// Waits for a parked connection's next bytes, or for orders. `false`: its time is over.
-async fn is_wanted_again(wire: &mut Wire, activity: &Activity, phase: &mut watch::Receiver<Phase>) -> bool {
-    let Some(deadline) = activity.deadline() else { return true };
-    tokio::select! {
-        biased;
-        () = wire.stirs() => true,
-        _ = phase.wait_for(|phase| *phase != Phase::Serving) => true,
-        () = sleep_until(deadline) => false,
-    }
+    rest.iter().all(|byte| matches!(byte, b'\r' | b'\n')).then(|| parts.io.into_inner())
 }
 
 /// The wire, and what is spoken over it. `None`: nobody is left to speak to.
@@ -171,7 +164,7 @@ async fn open(
     }
 }
 
-fn http1_builder(limits: &ServerLimits) -> http1::Builder {
+pub(super) fn http1_builder(limits: &ServerLimits) -> http1::Builder {
     let mut builder = http1::Builder::new();
     builder
         // The watchdog does this, and knows idle from trickling.
@@ -183,26 +176,85 @@ fn http1_builder(limits: &ServerLimits) -> http1::Builder {
     builder
 }
 
+/// hyper's part of an HTTP/1 connection.
+type Hypers<H> = http1::UpgradeableConnection<TokioIo<Wire>, Serving<H>>;
+
+/// How it broke.
+type Broken = Box<dyn std::error::Error + Send + Sync>;
+
+/// What speaks on a connection.
+trait Speaks: Future<Output = Result<Self::Over, Self::Error>> {
+    type Over;
+    type Error;
+
+    /// Whether it keeps something while it rests that it could do without.
+    const PARKS: bool;
+
+    /// Has it end when what is under way has ended.
+    fn leave(self: Pin<&mut Self>);
+}
+
+impl<H: Handler> Speaks for Short<H> {
+    type Over = Over;
+    type Error = io::Error;
+
+    const PARKS: bool = false;
+
+    fn leave(self: Pin<&mut Self>) {
+        Short::leave(self);
+    }
+}
+
+impl<H: Handler> Speaks for Hypers<H> {
+    type Over = ();
+    type Error = hyper::Error;
+
+    const PARKS: bool = true;
+
+    fn leave(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
+    }
+}
+
+impl<H: Handler> Speaks for Multiplexed<Speaking<H>, Wire> {
+    type Over = ();
+    type Error = hyper::Error;
+
+    const PARKS: bool = false;
+
+    fn leave(self: Pin<&mut Self>) {
+        Multiplexed::leave(self);
+    }
+}
+
 /// How a connection ended.
-enum End<E> {
-    Done(Result<(), E>),
+enum End<T> {
+    Done(T),
     /// hyper's part ended; the socket is open, and nobody wants anything of it.
     Parked,
     TimedOut,
     Cut,
 }
 
+impl<T> End<T> {
+    fn map<U>(self, f: impl FnOnce(T) -> U) -> End<U> {
+        match self {
+            End::Done(done) => End::Done(f(done)),
+            End::Parked => End::Parked,
+            End::TimedOut => End::TimedOut,
+            End::Cut => End::Cut,
+        }
+    }
+}
+
 /// Runs the connection under the watchdog and the drain's orders. Returning drops it, which closes the socket.
-async fn drive<C, E>(
+async fn drive<C: Speaks>(
     mut connection: Pin<&mut C>,
-    stop: fn(Pin<&mut C>),
     activity: &Activity,
     phase: &mut watch::Receiver<Phase>,
-) -> End<E>
-where
-    C: Future<Output = Result<(), E>>,
-{
-    let mut pause = first_pause(activity);
+) -> End<C::Output> {
+    let longest = activity.look_again();
+    let mut pause = if C::PARKS { longest.min(FIRST_LOOK) } else { longest };
     let watchdog = sleep_until(Instant::now() + pause);
     tokio::pin!(watchdog);
     let mut known = Phase::Serving;
@@ -214,7 +266,7 @@ where
             now = async { phase.wait_for(|phase| *phase != known).await.map(|phase| *phase) } => match now {
                 Ok(Phase::Draining) => {
                     known = Phase::Draining;
-                    stop(connection.as_mut());
+                    connection.as_mut().leave();
                 }
                 // The server is gone, or wants this to end.
                 Ok(Phase::Cut | Phase::Serving) | Err(_) => return End::Cut,
@@ -228,11 +280,11 @@ where
                     }
                     Some(deadline) if deadline <= now => {
                         told_to_leave = true;
-                        stop(connection.as_mut());
+                        connection.as_mut().leave();
                         now + GOODBYE
                     }
-                    Some(_) if known == Phase::Serving && activity.rests().is_some_and(|rest| rest >= REST) => {
-                        if let Some(ended) = park(connection.as_mut(), stop, activity).await {
+                    Some(_) if C::PARKS && known == Phase::Serving && activity.rests().is_some_and(|rest| rest >= REST) => {
+                        if let Some(ended) = park(connection.as_mut(), activity).await {
                             return ended;
                         }
                         now + pause
@@ -246,23 +298,14 @@ where
     }
 }
 
-/// On HTTP/2 there is nothing to park.
-fn first_pause(activity: &Activity) -> Duration {
-    let longest = activity.look_again();
-    if activity.leaves_at_once() { longest.min(FIRST_LOOK) } else { longest }
-}
-
 /// Has hyper end a connection on which nothing is under way, and leave the socket. `None`: it sees something, and ends when that does.
-async fn park<C, E>(mut connection: Pin<&mut C>, stop: fn(Pin<&mut C>), activity: &Activity) -> Option<End<E>>
-where
-    C: Future<Output = Result<(), E>>,
-{
+async fn park<C: Speaks>(mut connection: Pin<&mut C>, activity: &Activity) -> Option<End<C::Output>> {
     activity.outlives(true);
-    stop(connection.as_mut());
+    connection.as_mut().leave();
     let polled = poll_fn(|cx| Poll::Ready(connection.as_mut().poll(cx))).await;
     activity.outlives(false);
     match polled {
-        Poll::Ready(Ok(())) => Some(End::Parked),
+        Poll::Ready(Ok(_)) => Some(End::Parked),
         Poll::Ready(Err(error)) => Some(End::Done(Err(error))),
         Poll::Pending => None,
     }

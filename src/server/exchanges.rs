@@ -7,6 +7,7 @@
 //!   waiting: hyper's connection looks at a stream itself first (`multiplex`).
 //! - A panic of the handler is a 500, not the end of the process.
 
+use std::cell::Cell;
 use std::convert::Infallible;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -43,7 +44,17 @@ pub(super) struct Exchanges<H> {
 }
 
 /// Them, as hyper calls on them.
-pub(super) struct Serving<H>(pub(super) Arc<Exchanges<H>>);
+pub(super) struct Serving<H> {
+    exchanges: Arc<Exchanges<H>>,
+    /// The reply to its first request, if that was asked about before hyper came.
+    carried: Cell<Option<Reply>>,
+}
+
+impl<H> Serving<H> {
+    pub(super) fn new(exchanges: Arc<Exchanges<H>>, carried: Option<Reply>) -> Serving<H> {
+        Serving { exchanges, carried: Cell::new(carried) }
+    }
+}
 
 /// What hyper waits for.
 pub(super) enum Reply {
@@ -102,35 +113,44 @@ impl<H: Handler> Service<Request<Incoming>> for Serving<H> {
     type Error = Infallible;
     type Future = Reply;
 
-    fn call(&self, mut request: Request<Incoming>) -> Reply {
-        let Serving(exchanges) = self;
-        if request.headers().contains_key(UPGRADE) {
-            exchanges.activity.names_another();
-            request.extensions_mut().insert(exchanges.hold.clone());
-        }
-        let version = request.version();
-        // Only here is it known whether all before it has been written.
-        let interim = if version == Version::HTTP_11 { exchanges.line.begin() } else { Interim::default() };
-        let underway = Underway { exchange: exchanges.activity.exchange(), version, interim };
-        if let Some(refusal) = ambiguous(&request) {
-            return Reply::Now(Some(exchanges.refuse(refusal, underway)));
-        }
-        if denies_its_content(&request) {
-            let response = Arc::clone(exchanges).after_content(request, underway);
-            return Reply::later(version, Box::pin(response));
-        }
-        match exchanges.ask(request, &underway.interim) {
-            Answering::Now(response) => Reply::now(version, exchanges.send(response, underway)),
-            Answering::Later(response) => {
-                Reply::later(version, Box::pin(Arc::clone(exchanges).after(response, underway)))
-            }
-        }
+    fn call(&self, request: Request<Incoming>) -> Reply {
+        self.carried.take().unwrap_or_else(|| self.exchanges.reply(request.map(content)))
     }
 }
 
+/// A request's content, which mostly is none.
+fn content(incoming: Incoming) -> Body {
+    if incoming.is_end_stream() { Body::Empty } else { Body::stream(incoming) }
+}
+
 impl<H: Handler> Exchanges<H> {
+    /// What a request is answered with.
+    pub(super) fn reply(self: &Arc<Self>, mut request: Request<Body>) -> Reply {
+        if request.headers().contains_key(UPGRADE) {
+            self.activity.names_another();
+            request.extensions_mut().insert(self.hold.clone());
+        }
+        let version = request.version();
+        // Only here is it known whether all before it has been written.
+        let interim = if version == Version::HTTP_11 { self.line.begin() } else { Interim::default() };
+        let underway = Underway { exchange: self.activity.exchange(), version, interim };
+        if let Some(refusal) = ambiguous(&request) {
+            return Reply::Now(Some(self.refuse(refusal, underway)));
+        }
+        if denies_its_content(&request) {
+            let response = Arc::clone(self).after_content(request, underway);
+            return Reply::later(version, Box::pin(response));
+        }
+        match self.ask(request, &underway.interim) {
+            Answering::Now(response) => Reply::now(version, self.send(response, underway)),
+            Answering::Later(response) => {
+                Reply::later(version, Box::pin(Arc::clone(self).after(response, underway)))
+            }
+        }
+    }
+
     /// Asks the handler about a request that has one meaning.
-    fn ask(&self, mut request: Request<Incoming>, interim: &Interim) -> Answering {
+    fn ask(&self, mut request: Request<Body>, interim: &Interim) -> Answering {
         let mut uri = std::mem::take(request.uri_mut());
         settle(&mut uri, request.headers_mut());
         *request.uri_mut() = uri;
@@ -145,7 +165,7 @@ impl<H: Handler> Exchanges<H> {
 
     async fn after_content(
         self: Arc<Self>,
-        mut request: Request<Incoming>,
+        mut request: Request<Body>,
         underway: Underway,
     ) -> Response<Answer> {
         if timeout(self.patience, has_content(&mut request)).await.unwrap_or(true) {
@@ -192,14 +212,14 @@ impl<H: Handler> Exchanges<H> {
 
 /// Whether an HTTP/2 request may have content although its length says that there is none. Elsewhere the upstream sees a
 /// message break off; without content there is nothing to break.
-fn denies_its_content(request: &Request<Incoming>) -> bool {
+fn denies_its_content(request: &Request<Body>) -> bool {
     let says_none =
         || request.headers().get(CONTENT_LENGTH).is_some_and(|n| n.as_bytes().iter().all(|b| *b == b'0'));
     request.version() == Version::HTTP_2 && !request.body().is_end_stream() && says_none()
 }
 
 /// Such content is none, or makes the request malformed (RFC 9113 §8.1.1).
-async fn has_content(request: &mut Request<Incoming>) -> bool {
+async fn has_content(request: &mut Request<Body>) -> bool {
     while let Some(frame) = request.body_mut().frame().await {
         if !frame.is_ok_and(|frame| frame.data_ref().is_none_or(Bytes::is_empty)) {
             return true;

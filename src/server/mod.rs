@@ -19,6 +19,7 @@ mod connection;
 mod exchanges;
 mod framing;
 mod multiplex;
+mod short;
 mod slack;
 mod socket;
 pub mod tls;
@@ -38,11 +39,9 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use http::{Request, Response};
-use hyper::body::Incoming;
-
 use crate::body::Body;
 use crate::interim::Interim;
+use http::{Request, Response};
 
 /// Limits of one listener.
 #[derive(Debug, Clone)]
@@ -79,7 +78,7 @@ impl Peer {
 /// Answers requests. Infallible: every failure is a response (or a body error, which cuts the connection).
 pub trait Handler: Send + Sync + 'static {
     /// One exchange. What the backend says before its response goes to `interim`.
-    fn handle(&self, request: Request<Incoming>, peer: Peer, interim: &Interim) -> Answering;
+    fn handle(&self, request: Request<Body>, peer: Peer, interim: &Interim) -> Answering;
 }
 
 /// A response to come.

@@ -67,7 +67,7 @@ impl<H: Handler> Multiplexed<Speaking<H>, Wire> {
                 .max_local_error_reset_streams(LOCAL_RESETS)
                 .keep_alive_interval(PING_AFTER)
                 .keep_alive_timeout(PING_PATIENCE);
-            builder.serve_connection(TokioIo::new(wire), Serving(exchanges))
+            builder.serve_connection(TokioIo::new(wire), Serving::new(exchanges, None))
         })
     }
 

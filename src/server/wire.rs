@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
@@ -46,6 +47,8 @@ pub(super) struct Wire {
     /// Of `first`: given back already, and read.
     given: usize,
     read: usize,
+    /// What is to be read once more. It has been looked at.
+    again: Bytes,
     closing: Closing,
     activity: Arc<Activity>,
     framing: Framing,
@@ -78,6 +81,7 @@ impl Wire {
             first,
             given: 0,
             read: 0,
+            again: Bytes::new(),
             closing: Closing::No,
             activity,
             framing: Framing::new(),
@@ -110,12 +114,9 @@ impl Wire {
         }
     }
 
-    /// Waits until the client sends something, or has left. Under TLS that need not be a byte of HTTP.
-    ///
-    /// Only for a socket that was read until nothing was left.
-    pub(super) async fn stirs(&mut self) {
-        // What is wrong with it shows when it is read.
-        let _ = self.stream.tcp().readable().await;
+    /// What was read is read once more, before anything else.
+    pub(super) fn give_back(&mut self, read: Bytes) {
+        self.again = read;
     }
 
     /// Whether the socket took bytes. TLS takes what the socket below it does not take yet, and tells that itself.
@@ -252,6 +253,11 @@ impl AsyncRead for Wire {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        if !this.again.is_empty() {
+            let n = this.again.len().min(buffer.remaining());
+            buffer.put_slice(&this.again.split_to(n));
+            return Poll::Ready(Ok(()));
+        }
         if this.given < this.read {
             let n = (this.read - this.given).min(buffer.remaining());
             let given = &mut this.first[this.given..this.given + n];

@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use http::{HeaderValue, Request, Response};
-use hyper::body::Incoming;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
@@ -292,14 +291,14 @@ struct Pass {
 }
 
 impl Handler for Pass {
-    fn handle(&self, request: Request<Incoming>, peer: Peer, interim: &Interim) -> Answering {
+    fn handle(&self, request: Request<Body>, peer: Peer, interim: &Interim) -> Answering {
         let pass = Pass { upstream: self.upstream.clone(), tunnels: self.tunnels.clone() };
         Answering::Later(Box::pin(pass.answer(request, peer, interim.clone())))
     }
 }
 
 impl Pass {
-    async fn answer(self, request: Request<Incoming>, peer: Peer, interim: Interim) -> Response<Body> {
+    async fn answer(self, request: Request<Body>, peer: Peer, interim: Interim) -> Response<Body> {
         assert_ne!(request.uri().path(), "/panic", "as the test asked");
         let (mut parts, body) = request.into_parts();
         let protocols = requested(&parts);

@@ -4,7 +4,6 @@ use std::sync::Mutex;
 
 use http::{Request, Response};
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -20,10 +19,10 @@ const GET: &[u8] = b"GET /x HTTP/1.1\r\nhost: a\r\n\r\n";
 
 /// Answers at once, and keeps the content of the last request, which nobody reads.
 #[derive(Default)]
-struct Keeps(Mutex<Option<Incoming>>);
+struct Keeps(Mutex<Option<Body>>);
 
 impl Handler for Keeps {
-    fn handle(&self, request: Request<Incoming>, _: Peer, _: &Interim) -> Answering {
+    fn handle(&self, request: Request<Body>, _: Peer, _: &Interim) -> Answering {
         *self.0.lock().unwrap() = Some(request.into_body());
         Answering::Now(Response::new(Body::full("hello")))
     }
@@ -57,7 +56,7 @@ impl Bench {
     }
 
     /// Serves until hyper has no more to say, which is not the socket's end where it says `Parked`.
-    fn first_drive(self) -> (TcpStream, JoinHandle<End<hyper::Error>>, Arc<Keeps>) {
+    fn first_drive(self) -> (TcpStream, JoinHandle<End<Result<(), hyper::Error>>>, Arc<Keeps>) {
         let activity = Activity::new(self.limits.header_timeout, self.limits.idle_timeout);
         let line = Arc::<Line>::default();
         let mut wire = Wire::new(self.server.into(), activity.clone(), line.clone());
@@ -68,10 +67,9 @@ impl Bench {
             assert_eq!(wire.sniff().await.unwrap(), Some(Protocol::Http1));
             let connection = http1_builder(&limits).serve_connection(TokioIo::new(wire), service);
             let mut connection = Box::new(connection.with_upgrades());
-            let stop = http1::UpgradeableConnection::graceful_shutdown;
-            let ended = drive(Pin::new(&mut *connection), stop, &activity, &mut orders.subscribe()).await;
+            let ended = drive(Pin::new(&mut *connection), &activity, &mut orders.subscribe()).await;
             if matches!(ended, End::Parked) {
-                assert!(into_parts(connection).is_some());
+                assert!(into_wire(connection).is_some());
             }
             ended
         });
@@ -95,7 +93,7 @@ fn hold() -> Hold {
 fn serving(handler: Arc<Keeps>, activity: Arc<Activity>, line: Arc<Line>) -> Serving<Keeps> {
     let peer = Peer { addr: ([127, 0, 0, 1], 1).into(), tls: false };
     let patience = Duration::from_secs(1);
-    Serving(Arc::new(Exchanges { handler, peer, hold: hold(), activity, line, patience }))
+    Serving::new(Arc::new(Exchanges { handler, peer, hold: hold(), activity, line, patience }), None)
 }
 
 /// The head of one answer.
@@ -170,7 +168,7 @@ async fn who_still_sends_keeps_the_connection() {
 }
 
 /// Content that the handler takes as it comes, after it has answered.
-async fn next_of(content: &mut Incoming) -> Option<bytes::Bytes> {
+async fn next_of(content: &mut Body) -> Option<bytes::Bytes> {
     content.frame().await.map(|frame| frame.unwrap().into_data().unwrap_or_default())
 }
 
@@ -209,7 +207,7 @@ async fn content_after_its_answer_is_no_head() {
 }
 
 /// A client 40 seconds after its answer, with the content of so many bytes that it still sends: two have come.
-async fn outlasting(length: usize) -> (TcpStream, JoinHandle<()>, watch::Sender<Phase>, Incoming) {
+async fn outlasting(length: usize) -> (TcpStream, JoinHandle<()>, watch::Sender<Phase>, Body) {
     let bench = Bench::new().await;
     let handler = bench.handler.clone();
     let (mut client, served, orders) = bench.all();

@@ -18,7 +18,7 @@ use crate::time::Clock;
 struct Echoes;
 
 impl Handler for Echoes {
-    fn handle(&self, mut request: Request<Incoming>, _: Peer, _: &Interim) -> Answering {
+    fn handle(&self, mut request: Request<Body>, _: Peer, _: &Interim) -> Answering {
         let Some(upgrade) = request.extensions_mut().remove::<OnUpgrade>() else {
             return Answering::Now(Response::new(Body::full("hello")));
         };
@@ -217,10 +217,9 @@ async fn who_rests_under_tls_is_parked_too() {
     let service = serving(handler, activity.clone(), line);
     let mut connection =
         Box::new(http1_builder(&limits).serve_connection(TokioIo::new(wire), service).with_upgrades());
-    let stop = http1::UpgradeableConnection::graceful_shutdown;
     let mut phase = orders.subscribe();
     let driving = async {
-        let ended = drive(Pin::new(&mut *connection), stop, &activity, &mut phase).await;
+        let ended = drive(Pin::new(&mut *connection), &activity, &mut phase).await;
         assert!(matches!(ended, End::Parked));
     };
     let asking = async {
@@ -228,7 +227,7 @@ async fn who_rests_under_tls_is_parked_too() {
         secure_answer(&mut client).await;
     };
     tokio::join!(driving, asking);
-    assert!(into_parts(connection).is_some());
+    assert!(into_wire(connection).is_some());
     shutdown.cancel();
 }
 
