@@ -10,6 +10,7 @@
 //! config → policy → semantics → (the http crate's types only)
 //! server, upstream, exchange → interim → semantics
 //! exchange → coder → semantics
+//! server, exchange → places
 //! server, upstream → woken, in unit tests
 //! ```
 //!
@@ -26,6 +27,7 @@ pub mod config;
 pub mod exchange;
 pub mod interim;
 pub mod metrics;
+mod places;
 pub mod policy;
 pub mod semantics;
 pub mod server;

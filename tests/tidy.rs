@@ -279,19 +279,20 @@ fn clocks_are_read_in_time_rs_alone() {
 }
 
 /// Which modules of the crate each module may name: the picture in lib.rs, with the shared leaves spelled out.
-const MAY_NAME: [(&str, &[&str]); 19] = [
+const MAY_NAME: [(&str, &[&str]); 20] = [
     ("semantics", &[]),
     ("policy", &["semantics"]),
     ("coherence", &["policy", "semantics"]),
     ("body", &[]),
     ("woken", &[]),
+    ("places", &[]),
     ("time", &["semantics"]),
     ("metrics", &["semantics", "policy"]),
     ("telemetry", &["config", "semantics"]),
     ("store", &["coherence", "policy", "semantics", "metrics", "time"]),
     ("interim", &["semantics"]),
     ("coder", &["semantics", "body"]),
-    ("server", &["interim", "body", "metrics", "time", "woken"]),
+    ("server", &["interim", "body", "metrics", "places", "time", "woken"]),
     ("upstream", &["interim", "body", "policy", "semantics", "metrics", "time", "config", "woken"]),
     // Where settings are plain structs, each module that is set defines its own; `config` fills them in.
     ("config", &["server", "store", "upstream", "coherence", "policy", "semantics", "time"]),
@@ -309,6 +310,7 @@ const MAY_NAME: [(&str, &[&str]); 19] = [
             "semantics",
             "body",
             "metrics",
+            "places",
             "telemetry",
             "time",
         ],

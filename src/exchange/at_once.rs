@@ -15,8 +15,8 @@ use std::time::Duration;
 
 use http::{Method, Response, request};
 
-use super::answer::{Told, content_length};
-use super::heads::{self, Said};
+use super::answer::Told;
+use super::heads::{self, Form, Said};
 use super::identity::{Head, Identity};
 use super::memo::Meaning;
 use super::{Exchange, Known, Logged, Way, forwarded, search};
@@ -56,18 +56,23 @@ impl Meant {
 }
 
 /// How far a request for such a target has come at once.
-pub(super) enum Again {
+pub(super) enum Again<F> {
     /// To its end.
-    Answered(Response<Body>),
+    Answered(F),
+    Goes(Further),
+}
+
+/// Where it goes from there.
+pub(super) enum Further {
     /// To Redis, which is to be asked.
     Asks(Meant),
-    /// To its way.
+    /// On its way.
     Goes(Way, Known),
 }
 
 impl Exchange {
     /// A request for a target that was hit before, if it carries nothing unusual.
-    pub(super) fn hit_again(&self, head: &Head<'_>, seen: Sight) -> Option<Again> {
+    pub(super) fn hit_again<F: Form>(&self, head: &Head<'_>, seen: Sight) -> Option<Again<F>> {
         if !self.store.enabled() || !self.is_told_by_target(head) {
             return None;
         }
@@ -83,7 +88,8 @@ impl Exchange {
             _ => match self.subject(head, route, &view) {
                 Ok(subject) => subject,
                 Err(why) => {
-                    return Some(Again::Goes(Way::Read(Arc::clone(&meaning.route)), Known::Unwanted(why)));
+                    let way = Way::Read(Arc::clone(&meaning.route));
+                    return Some(Again::Goes(Further::Goes(way, Known::Unwanted(why))));
                 }
             },
         };
@@ -92,10 +98,10 @@ impl Exchange {
         let meant = |subject| Meant { meaning: Arc::clone(meaning), subject, key };
         Some(match self.look(head, &key, route) {
             Ok(fresh) => Again::Answered(self.answer_now(head, seen, route, &key, &fresh)),
-            Err(None) => Again::Asks(meant(subject)),
+            Err(None) => Again::Goes(Further::Asks(meant(subject))),
             Err(found) => {
                 let (way, known) = meant(subject).into_known(found);
-                Again::Goes(way, known)
+                Again::Goes(Further::Goes(way, known))
             }
         })
     }
@@ -103,7 +109,7 @@ impl Exchange {
     /// What Redis can say to a request for a target that was hit before.
     pub(super) async fn ask_again(
         &self,
-        (parts, peer, arrived): &(request::Parts, Peer, Duration),
+        (parts, peer, arrived): &(Arc<request::Parts>, Peer, Duration),
         seen: Sight,
         Meant { meaning, key, .. }: &Meant,
     ) -> Result<Response<Body>, Lookup> {
@@ -171,14 +177,14 @@ impl Exchange {
         !believed && !self.policy.routes.asks_fields()
     }
 
-    fn answer_now(
+    fn answer_now<F: Form>(
         &self,
         head: &Head<'_>,
         seen: Sight,
         route: &Route,
         key: &CacheKey,
         fresh: &Fresh,
-    ) -> Response<Body> {
+    ) -> F {
         let (parts, Fresh { entry, tier, age }) = (head.parts, fresh);
         let make = || {
             let mut answer =
@@ -188,20 +194,20 @@ impl Exchange {
         };
         // Nothing in the request asks for another form of it, or for less; and the entry may come by again.
         let usual = seen != Sight::Other && parts.method == Method::GET && entry.response.coded().is_none();
-        let response = match usual {
+        let answer: F = match usual {
             true => {
                 let ttl = ttl_seconds(entry.response.lifetimes().fresh, *age);
                 heads::whole(entry, *tier, Said { by: self.number, age: age.as_secs(), ttl }, make)
             }
-            false => make(),
+            false => F::made(make()),
         };
         let told = Told {
             outcome: Outcome::Hit,
-            status: response.status().as_u16(),
+            status: answer.status().as_u16(),
             reason: Some(tier.as_str()),
             age: Some(*age),
             upstream: None,
-            bytes: content_length(response.body()),
+            bytes: answer.length(),
         };
         // A request that goes no further needs a name only for its line.
         let id = self.access.enabled().then(|| forwarded::request_id(&parts.headers).0);
@@ -213,7 +219,7 @@ impl Exchange {
             id: id.unwrap_or_default().into(),
         };
         self.note(&told, Some(route), &logged);
-        response
+        answer
     }
 }
 

@@ -11,8 +11,8 @@
 
 use std::sync::Arc;
 
-use super::places::Places;
 use crate::coherence::View;
+use crate::places::Places;
 use crate::policy::subject::{Credential, KeySet, KeySets, Subject, SubjectSpec, Told};
 use crate::semantics::timestamp::Timestamp;
 

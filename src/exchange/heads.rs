@@ -10,14 +10,16 @@
 //! - They are bounded; an entry that is gone keeps its place, and nothing of its content, until another takes it. That is so
 //!   without a memory for answers too.
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 
+use super::answer::content_length;
 use crate::body::Body;
 use crate::policy::key::CacheKey;
+use crate::server::Written;
 use crate::store::{Entry, Tier};
 
 /// Heads that a thread keeps: a power of two; and the longest one, bytes of its names and values together.
@@ -35,10 +37,87 @@ struct Place {
     kept: Option<Kept>,
 }
 
-struct Kept {
+pub(super) struct Kept {
     of: Of,
     said: Said,
     head: HeaderMap,
+    /// It, as HTTP/1 writes it, once somebody wanted that.
+    written: OnceCell<Option<Bytes>>,
+}
+
+impl Kept {
+    fn response(&self, content: Bytes) -> Response<Body> {
+        let mut response = Response::new(Body::full(content));
+        *response.headers_mut() = self.head.clone();
+        response
+    }
+}
+
+/// A form in which an answer is wanted.
+pub(super) trait Form: Sized {
+    /// One that was made.
+    fn made(response: Response<Body>) -> Self;
+
+    /// One whose head is kept, with this content.
+    fn kept(kept: &Kept, content: Bytes) -> Self;
+
+    fn status(&self) -> StatusCode;
+
+    /// How long its content is, if that is known.
+    fn length(&self) -> Option<u64>;
+}
+
+impl Form for Response<Body> {
+    fn made(response: Response<Body>) -> Self {
+        response
+    }
+
+    fn kept(kept: &Kept, content: Bytes) -> Self {
+        kept.response(content)
+    }
+
+    fn status(&self) -> StatusCode {
+        self.status()
+    }
+
+    fn length(&self) -> Option<u64> {
+        content_length(self.body())
+    }
+}
+
+/// An answer that may be written already.
+pub(super) enum Whole {
+    Written(Written),
+    Response(Response<Body>),
+}
+
+impl Form for Whole {
+    fn made(response: Response<Body>) -> Self {
+        Whole::Response(response)
+    }
+
+    fn kept(kept: &Kept, content: Bytes) -> Self {
+        let write = || Written::head_of(&kept.response(content.clone()));
+        match kept.written.get_or_init(write) {
+            Some(head) => Whole::Written(Written { head: head.clone(), content }),
+            None => Whole::Response(kept.response(content)),
+        }
+    }
+
+    fn status(&self) -> StatusCode {
+        match self {
+            // No other heads are kept.
+            Whole::Written(_) => StatusCode::OK,
+            Whole::Response(response) => response.status(),
+        }
+    }
+
+    fn length(&self) -> Option<u64> {
+        match self {
+            Whole::Written(written) => Some(written.content.len() as u64),
+            Whole::Response(response) => response.length(),
+        }
+    }
 }
 
 /// What a head says beside its entry's fields.
@@ -87,12 +166,12 @@ impl Of {
 }
 
 /// The whole of a stored 200 as an answer to GET. `make` makes it, if it is not here.
-pub(super) fn whole(
+pub(super) fn whole<F: Form>(
     entry: &Arc<Entry>,
     tier: Tier,
     said: Said,
     make: impl FnOnce() -> Response<Body>,
-) -> Response<Body> {
+) -> F {
     // A key is a digest, so any part of it will do; reduced below the number of places.
     let at = (usize::from(entry.key.0[0]) << 8 | usize::from(entry.key.0[1])) & (PLACES - 1);
     let sight = match tier {
@@ -103,15 +182,14 @@ pub(super) fn whole(
     HEADS.with_borrow_mut(|places| {
         let place = &mut places[at];
         if let Some(kept) = place.kept.as_ref().filter(|kept| kept.said == said && kept.of.is(entry, tier)) {
-            let mut response = Response::new(Body::full(entry.response.body()));
-            *response.headers_mut() = kept.head.clone();
-            return response;
+            return F::kept(kept, entry.response.body());
         }
         let response = make();
         if std::mem::replace(&mut place.seen, sight) == sight && response.status() == StatusCode::OK {
-            place.kept = own(response.headers()).map(|head| Kept { of: Of::new(entry, tier), said, head });
+            let kept = |head| Kept { of: Of::new(entry, tier), said, head, written: OnceCell::new() };
+            place.kept = own(response.headers()).map(kept);
         }
-        response
+        F::made(response)
     })
 }
 
@@ -171,7 +249,7 @@ mod tests {
 
     fn asked_in(tier: Tier, entry: &Arc<Entry>, said: Said) -> (String, bool) {
         let made = Cell::new(false);
-        let response = whole(entry, tier, said, || {
+        let response: Response<Body> = whole(entry, tier, said, || {
             made.set(true);
             let mut response = Response::new(Body::full(entry.response.body()));
             *response.status_mut() = entry.response.status();

@@ -15,8 +15,8 @@ use std::sync::Arc;
 use http::{Method, header, request};
 
 use super::identity::Head;
-use super::places::{Found, Places};
 use crate::coherence::View;
+use crate::places::{Found, Places};
 use crate::policy::key::CacheKey;
 use crate::policy::route::Route;
 

@@ -27,7 +27,6 @@ mod identity;
 mod memo;
 mod mutate;
 mod pass;
-mod places;
 mod problem;
 mod read;
 mod relay;
@@ -57,15 +56,16 @@ use crate::policy::{Policy, Unlisted};
 use crate::semantics::cache_status::Forward;
 use crate::semantics::fields::{Sight, is_override, sight, strip_nominated};
 use crate::semantics::timestamp::Timestamp;
-use crate::server::{Answering, Handler, Later, Peer};
+use crate::server::{Answering, Handler, Later, Peer, Repeated};
 use crate::store::{Lookup, Store};
 use crate::telemetry::{AccessLog, AccessRecord};
 use crate::time::Clock;
 use crate::upstream::Upstream;
 use crate::upstream::jwks::Refresher;
 use answer::{Answer, Told};
-use at_once::{Again, Meant};
+use at_once::{Again, Further, Meant};
 use coalesce::Board;
+use heads::Whole;
 use identity::{Head, Identity};
 
 /// What an exchange is made of.
@@ -284,7 +284,7 @@ impl Exchange {
     /// Asks Redis about a target that was hit before, and carries nothing along but what that needs: a future that is small.
     fn ask(
         self: Arc<Self>,
-        request: (request::Parts, Peer, Duration),
+        request: (Arc<request::Parts>, Peer, Duration),
         interim: Interim,
         seen: Sight,
         meant: Meant,
@@ -301,7 +301,7 @@ impl Exchange {
     /// The rest of the way, in a box that is made where there is a rest.
     fn go_on(
         self: Arc<Self>,
-        request: (request::Parts, Peer, Duration),
+        request: (Arc<request::Parts>, Peer, Duration),
         interim: Interim,
         seen: Sight,
         (way, known): (Way, Known),
@@ -310,8 +310,28 @@ impl Exchange {
         Box::pin(self.answer_later(inbound, seen, way, known))
     }
 
+    /// Beyond what was known at once.
+    fn go_further(
+        self: &Arc<Self>,
+        request: (Arc<request::Parts>, Peer, Duration),
+        interim: &Interim,
+        seen: Sight,
+        further: Further,
+    ) -> Later {
+        let (exchange, interim) = (Arc::clone(self), interim.clone());
+        match further {
+            Further::Asks(meant) => exchange.ask(request, interim, seen, meant),
+            Further::Goes(way, known) => exchange.go_on(request, interim, seen, (way, known)),
+        }
+    }
+
     /// A request without content.
-    fn inbound(&self, (parts, peer, arrived): (request::Parts, Peer, Duration), interim: Interim) -> Inbound {
+    fn inbound(
+        &self,
+        (parts, peer, arrived): (Arc<request::Parts>, Peer, Duration),
+        interim: Interim,
+    ) -> Inbound {
+        let parts = Arc::unwrap_or_clone(parts);
         let host = self.host(&parts, peer).into_owned();
         Inbound { parts, body: Body::Empty, peer, host, arrived, interim }
     }
@@ -380,6 +400,22 @@ impl Inbound {
 }
 
 impl Handler for Arc<Exchange> {
+    fn handle_again(&self, request: &Arc<request::Parts>, peer: Peer, interim: &Interim) -> Option<Repeated> {
+        let (arrived, seen) = (self.clock.elapsed(), sight(&request.headers));
+        if seen == Sight::Other || self.config.probes_on_traffic {
+            return None;
+        }
+        let head = Head { parts: request, peer, host: "", arrived, now: self.clock.now() };
+        Some(match self.hit_again(&head, seen)? {
+            Again::Answered(Whole::Written(written)) => Repeated::Written(written),
+            Again::Answered(Whole::Response(response)) => Repeated::Answering(Answering::Now(response)),
+            Again::Goes(further) => {
+                let request = (Arc::clone(request), peer, arrived);
+                Repeated::Answering(Answering::Later(self.go_further(request, interim, seen, further)))
+            }
+        })
+    }
+
     fn handle(&self, request: Request<Body>, peer: Peer, interim: &Interim) -> Answering {
         let arrived = self.clock.elapsed();
         let (mut parts, body) = request.into_parts();
@@ -393,13 +429,9 @@ impl Handler for Arc<Exchange> {
             let head = Head { parts: &parts, peer, host: "", arrived, now };
             match self.hit_again(&head, seen) {
                 Some(Again::Answered(response)) => return Answering::Now(response),
-                Some(Again::Asks(meant)) => {
-                    let (request, exchange) = ((parts, peer, arrived), Arc::clone(self));
-                    return Answering::Later(exchange.ask(request, interim.clone(), seen, meant));
-                }
-                Some(Again::Goes(way, known)) => {
-                    let (request, exchange) = ((parts, peer, arrived), Arc::clone(self));
-                    return Answering::Later(exchange.go_on(request, interim.clone(), seen, (way, known)));
+                Some(Again::Goes(further)) => {
+                    let request = (Arc::new(parts), peer, arrived);
+                    return Answering::Later(self.go_further(request, interim, seen, further));
                 }
                 None => {}
             }

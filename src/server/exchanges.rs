@@ -7,6 +7,7 @@
 //!   waiting: hyper's connection looks at a stream itself first (`multiplex`).
 //! - A panic of the handler is a 500, not the end of the process.
 
+use std::any::Any;
 use std::cell::Cell;
 use std::convert::Infallible;
 use std::future::Future;
@@ -19,7 +20,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use http::header::{CONTENT_LENGTH, UPGRADE};
-use http::{Request, Response, StatusCode, Version};
+use http::{Request, Response, StatusCode, Version, request};
 use http_body::Body as _;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -28,7 +29,7 @@ use tokio::time::timeout;
 
 use super::activity::{Activity, Answer, Exchanging};
 use super::check::{Refusal, ambiguous, problem, settle};
-use super::{Answering, Handler, Hold, Later, Peer};
+use super::{Answering, Handler, Hold, Later, Peer, Repeated, Written};
 use crate::body::Body;
 use crate::interim::{Interim, Line};
 
@@ -101,6 +102,26 @@ impl Future for Reply {
     }
 }
 
+/// What a request that came before is answered with.
+pub(super) enum Repeat {
+    Written(Written, Exchanging),
+    Reply(Reply),
+}
+
+/// The head of a request without content, as a handler is given it; none if no handler is.
+pub(super) fn as_handled(request: &Request<Body>) -> Option<request::Parts> {
+    let mut handled = Request::new(());
+    *handled.method_mut() = request.method().clone();
+    *handled.uri_mut() = request.uri().clone();
+    *handled.headers_mut() = request.headers().clone();
+    if ambiguous(&handled).is_some() {
+        return None;
+    }
+    let (mut head, ()) = handled.into_parts();
+    settle(&mut head.uri, &mut head.headers);
+    Some(head)
+}
+
 /// A request under way: what its answer depends on.
 struct Underway {
     exchange: Exchanging,
@@ -141,7 +162,30 @@ impl<H: Handler> Exchanges<H> {
             let response = Arc::clone(self).after_content(request, underway);
             return Reply::later(version, Box::pin(response));
         }
-        match self.ask(request, &underway.interim) {
+        self.answered(self.ask(request, &underway.interim), underway)
+    }
+
+    /// What a request is answered with that came before, as it was given to the handler then; `None`: nobody can say without
+    /// being given it again.
+    pub(super) fn repeat(self: &Arc<Self>, request: &Arc<request::Parts>) -> Option<Repeat> {
+        let (exchange, interim) = (self.activity.exchange(), self.line.begin());
+        let underway = Underway { exchange, version: Version::HTTP_11, interim };
+        let asked = AssertUnwindSafe(|| self.handler.handle_again(request, self.peer, &underway.interim));
+        let panicked = |panic: Box<dyn Any + Send>| Answering::Now(self.panicked(&*panic));
+        Some(
+            match catch_unwind(asked).unwrap_or_else(|panic| Some(Repeated::Answering(panicked(panic))))? {
+                Repeated::Written(written) => {
+                    underway.interim.end();
+                    Repeat::Written(written, underway.exchange)
+                }
+                Repeated::Answering(answering) => Repeat::Reply(self.answered(answering, underway)),
+            },
+        )
+    }
+
+    fn answered(self: &Arc<Self>, answering: Answering, underway: Underway) -> Reply {
+        let version = underway.version;
+        match answering {
             Answering::Now(response) => Reply::now(version, self.send(response, underway)),
             Answering::Later(response) => {
                 Reply::later(version, Box::pin(Arc::clone(self).after(response, underway)))
@@ -182,7 +226,7 @@ impl<H: Handler> Exchanges<H> {
         self.send(refusal.answer(underway.version), underway)
     }
 
-    fn panicked(&self, panic: &(dyn std::any::Any + Send)) -> Response<Body> {
+    fn panicked(&self, panic: &(dyn Any + Send)) -> Response<Body> {
         let text = panic.downcast_ref::<&str>().copied();
         let text =
             text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message");

@@ -32,6 +32,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use check::{Refusal, ambiguous, settle};
+pub use short::Written;
 use tls::Acceptor;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
@@ -41,7 +42,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::body::Body;
 use crate::interim::Interim;
-use http::{Request, Response};
+use http::{Request, Response, request};
 
 /// Limits of one listener.
 #[derive(Debug, Clone)]
@@ -79,6 +80,25 @@ impl Peer {
 pub trait Handler: Send + Sync + 'static {
     /// One exchange. What the backend says before its response goes to `interim`.
     fn handle(&self, request: Request<Body>, peer: Peer, interim: &Interim) -> Answering;
+
+    /// One exchange, of a request that came before, byte for byte, and has no content. `None`: it is to be handled like any
+    /// other, and nobody was asked anything.
+    fn handle_again(
+        &self,
+        _request: &Arc<request::Parts>,
+        _peer: Peer,
+        _interim: &Interim,
+    ) -> Option<Repeated> {
+        None
+    }
+}
+
+/// An answer to a request that came before.
+pub enum Repeated {
+    /// Here it is, as it goes over the wire.
+    Written(Written),
+    /// Like any other.
+    Answering(Answering),
 }
 
 /// A response to come.

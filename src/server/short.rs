@@ -24,15 +24,19 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
-use http::Response;
+use http::{Request, Response, request};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::Handler;
 use super::activity::{Answer, Exchanging};
-use super::exchanges::{Exchanges, Reply};
+use super::exchanges::{Exchanges, Repeat, Reply, as_handled};
 use super::wire::Wire;
+use crate::body::Body;
+pub use head::Written;
+use known::Known;
 
 mod head;
+mod known;
 
 /// The longest head that is read here, bytes.
 const LONGEST: usize = 8 << 10;
@@ -102,13 +106,17 @@ impl<H: Handler> Short<H> {
         Over::Hypers(reply)
     }
 
-    /// What comes next, copied once: `None` at the end.
-    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Bytes>>> {
+    /// What comes next, as `take` takes it; `None` at the end.
+    fn poll_read<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        take: impl FnOnce(&[u8]) -> T,
+    ) -> Poll<io::Result<Option<T>>> {
         CAME.with_borrow_mut(|room| {
             let mut came = ReadBuf::new(room);
             ready!(Pin::new(&mut self.wire).poll_read(cx, &mut came))?;
             let came = came.filled();
-            Poll::Ready(Ok((!came.is_empty()).then(|| Bytes::copy_from_slice(came))))
+            Poll::Ready(Ok((!came.is_empty()).then(|| take(came))))
         })
     }
 
@@ -118,15 +126,54 @@ impl<H: Handler> Short<H> {
             self.at = At::End;
             return Poll::Ready(Ok(None));
         }
-        let Some(came) = ready!(self.poll_read(cx))? else {
-            self.at = At::End;
-            return Poll::Ready(Ok(None));
+        let take = |came: &[u8]| known::find(came).map_err(|hash| (hash, Bytes::copy_from_slice(came)));
+        match ready!(self.poll_read(cx, take))? {
+            None => {
+                self.at = At::End;
+                Poll::Ready(Ok(None))
+            }
+            Some(Ok(known)) if known.came.len() <= self.longest => self.poll_known(cx, &known),
+            Some(Ok(known)) => Poll::Ready(Ok(Some(self.hand_over(known.came.clone(), None)))),
+            Some(Err((hash, came))) => self.poll_new(cx, hash, came),
+        }
+    }
+
+    /// The answer to a request that came before.
+    fn poll_known(&mut self, cx: &mut Context<'_>, known: &Known) -> Poll<io::Result<Option<Over>>> {
+        let reply = match self.exchanges.repeat(&known.request) {
+            Some(Repeat::Written(written, exchange)) => {
+                return Poll::Ready(self.write(cx, &written.head, written.content, exchange).map(|()| None));
+            }
+            Some(Repeat::Reply(reply)) => reply,
+            None => {
+                let head = request::Parts::clone(&known.request);
+                self.exchanges.reply(Request::from_parts(head, Body::Empty))
+            }
         };
+        self.poll_reply(cx, known.came.clone(), known.of_head, reply)
+    }
+
+    /// The answer to one that did not.
+    fn poll_new(&mut self, cx: &mut Context<'_>, hash: u64, came: Bytes) -> Poll<io::Result<Option<Over>>> {
         let plain = Some(&came).filter(|came| came.len() <= self.longest).and_then(head::read);
         let Some((request, of_head)) = plain else {
             return Poll::Ready(Ok(Some(self.hand_over(came, None))));
         };
-        let mut reply = self.exchanges.reply(request);
+        known::remember(hash, &came, || {
+            let request = Arc::new(as_handled(&request)?);
+            Some(Known { came: came.clone(), of_head, request })
+        });
+        let reply = self.exchanges.reply(request);
+        self.poll_reply(cx, came, of_head, reply)
+    }
+
+    fn poll_reply(
+        &mut self,
+        cx: &mut Context<'_>,
+        came: Bytes,
+        of_head: bool,
+        mut reply: Reply,
+    ) -> Poll<io::Result<Option<Over>>> {
         match Pin::new(&mut reply).poll(cx) {
             Poll::Ready(Ok(response)) => Poll::Ready(self.answer(cx, came, of_head, response)),
             Poll::Pending => {
@@ -154,7 +201,7 @@ impl<H: Handler> Short<H> {
         if let Poll::Ready(Err(error)) = Pin::new(&mut self.wire).poll_flush(cx) {
             return Poll::Ready(Err(error));
         }
-        match ready!(self.poll_read(cx))? {
+        match ready!(self.poll_read(cx, Bytes::copy_from_slice))? {
             // Nobody is interested any more. The reply goes with what it holds.
             None => Poll::Ready(Ok(Some(Over::Ended))),
             more => self.poll_hand_over(more),
@@ -183,23 +230,34 @@ impl<H: Handler> Short<H> {
     ) -> io::Result<Option<Over>> {
         HEAD.with_borrow_mut(|head| {
             head.clear();
-            if !head::write(&response, of_head, head) {
+            if !head::write(&response, response.body().body(), of_head, head) {
                 return Ok(Some(self.hand_over(came, Some(Reply::Now(Some(response))))));
             }
             head::forget(&mut response);
             let (content, exchange) = response.into_body().into_parts();
-            let taken = match self.poll_write(cx, head, &content) {
-                Poll::Ready(taken) => taken?,
-                Poll::Pending => 0,
-            };
-            let mut rest = (&head[..]).chain(content.clone());
-            rest.advance(taken);
-            if rest.has_remaining() || Pin::new(&mut self.wire).poll_flush(cx)?.is_pending() {
-                let (head, content) = rest.into_inner();
-                self.at = At::Answered(Left { head: Bytes::copy_from_slice(head), content, exchange });
-            }
-            Ok(None)
+            self.write(cx, head, content, exchange).map(|()| None)
         })
+    }
+
+    /// Writes an answer as far as the socket takes it now.
+    fn write(
+        &mut self,
+        cx: &mut Context<'_>,
+        head: &[u8],
+        content: Bytes,
+        exchange: Exchanging,
+    ) -> io::Result<()> {
+        let taken = match self.poll_write(cx, head, &content) {
+            Poll::Ready(taken) => taken?,
+            Poll::Pending => 0,
+        };
+        let mut rest = head.chain(content);
+        rest.advance(taken);
+        if rest.has_remaining() || Pin::new(&mut self.wire).poll_flush(cx)?.is_pending() {
+            let (head, content) = rest.into_inner();
+            self.at = At::Answered(Left { head: Bytes::copy_from_slice(head), content, exchange });
+        }
+        Ok(())
     }
 
     fn poll_write(&mut self, cx: &mut Context<'_>, head: &[u8], content: &[u8]) -> Poll<io::Result<usize>> {

@@ -69,9 +69,25 @@ fn is_plain(field: &httparse::Header<'_>) -> bool {
     }
 }
 
+/// A whole answer to GET, as it goes over the wire.
+pub struct Written {
+    /// All that comes before its content.
+    pub head: Bytes,
+    /// Its content.
+    pub content: Bytes,
+}
+
+impl Written {
+    /// The head of such an answer. `None`: it goes over the wire another way.
+    pub fn head_of(response: &Response<Body>) -> Option<Bytes> {
+        let mut head = Vec::new();
+        write(response, response.body(), false, &mut head).then(|| head.into())
+    }
+}
+
 /// Writes the head of an answer. `false`: it is not one that is written here, and what was written is nothing.
-pub(super) fn write(response: &Response<Answer>, of_head: bool, out: &mut Vec<u8>) -> bool {
-    let (status, body) = (response.status(), response.body().body());
+pub(super) fn write<B>(response: &Response<B>, body: &Body, of_head: bool, out: &mut Vec<u8>) -> bool {
+    let status = response.status();
     // These have no content, and no length (RFC 9110 §8.6).
     let is_bare = matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
     let content = match body {
@@ -107,7 +123,7 @@ pub(super) fn write(response: &Response<Answer>, of_head: bool, out: &mut Vec<u8
     dated
 }
 
-fn line(response: &Response<Answer>, out: &mut Vec<u8>) {
+fn line<B>(response: &Response<B>, out: &mut Vec<u8>) {
     let reason = response.extensions().get::<ReasonPhrase>();
     if response.status() == StatusCode::OK && reason.is_none() {
         return out.extend_from_slice(b"HTTP/1.1 200 OK\r\n");

@@ -1,5 +1,6 @@
 //! Scripted clients, served by short exchanges and by hyper alone: nobody can tell which it was.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use http::header::{self, HeaderValue};
@@ -19,12 +20,14 @@ use crate::server::activity::Activity;
 use crate::server::connection::{self, http1_builder};
 use crate::server::exchanges::Serving;
 use crate::server::wire::Protocol;
-use crate::server::{Answering, Hold, Later, Peer, Phase, ServerLimits};
+use crate::server::{Answering, Hold, Later, Peer, Phase, Repeated, ServerLimits};
 
 /// Answers as the target says, and notes who asked for what.
 #[derive(Default)]
 struct Says {
     asked: Mutex<Vec<String>>,
+    /// How many of them had come before.
+    again: AtomicUsize,
 }
 
 impl Handler for Says {
@@ -39,6 +42,29 @@ impl Handler for Says {
             Some("never") => Answering::Later(Box::pin(std::future::pending())),
             Some(_) => Answering::Now(response),
         }
+    }
+
+    /// The same, and what can be written is.
+    fn handle_again(&self, head: &Arc<request::Parts>, peer: Peer, interim: &Interim) -> Option<Repeated> {
+        // Some handlers know no shorter way for some requests.
+        if head.uri.path() == "/empty" {
+            return None;
+        }
+        self.again.fetch_add(1, Ordering::Relaxed);
+        let request = Request::from_parts(request::Parts::clone(head), Body::Empty);
+        Some(match self.handle(request, peer, interim) {
+            Answering::Now(response) if head.method == Method::GET => match Written::head_of(&response) {
+                Some(written) => {
+                    let content = match response.into_body() {
+                        Body::Full(Some(content)) => content,
+                        _ => Bytes::new(),
+                    };
+                    Repeated::Written(Written { head: written, content })
+                }
+                None => Repeated::Answering(Answering::Now(response)),
+            },
+            answering => Repeated::Answering(answering),
+        })
     }
 }
 
@@ -293,6 +319,9 @@ async fn answers_are_what_hyper_would_have_said() {
             for query in ["", "?late", "?told"] {
                 let head = format!("{method} {path}{query} HTTP/1.1\r\nhost: a\r\n\r\n");
                 alike(&[speaks(GET), Waits(1), speaks(&head), Waits(100), speaks(GET), Waits(1)]).await;
+                // The third time it is known, if it ever is.
+                alike(&[speaks(&head), Waits(100), speaks(&head), Waits(100), speaks(&head), Waits(100)])
+                    .await;
             }
         }
     }
@@ -510,11 +539,41 @@ async fn what_is_plain_does_without_hyper_and_nothing_else_does() {
 
 #[tokio::test(start_paused = true)]
 async fn who_has_left_is_not_answered() {
-    let Served { mut client, handler, ends, orders } = serve(true).await;
-    client.write_all(b"GET /?never HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
-    tokio::time::sleep(Duration::from_millis(1)).await;
-    assert_eq!(handler.asked.lock().len(), 1);
-    drop(client);
-    ends.await.unwrap();
-    assert!(orders.is_closed());
+    // The second time and the third are not the first.
+    for _ in 0..3 {
+        let Served { mut client, handler, ends, orders } = serve(true).await;
+        client.write_all(b"GET /?never HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+        while handler.asked.lock().is_empty() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        drop(client);
+        ends.await.unwrap();
+        assert!(orders.is_closed());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_came_before_is_not_read_again_and_every_field_counts() {
+    let Served { mut client, handler, orders: _orders, ends: _ends } = serve(true).await;
+    let mut ask = async |field: &str| {
+        let head = format!("GET /x HTTP/1.1\r\nhost: a\r\ncookie: {field}\r\ncookie: b\r\n\r\n");
+        client.write_all(head.as_bytes()).await.unwrap();
+        let mut said = Vec::new();
+        while !said.ends_with(b"content") {
+            assert!(client.read_buf(&mut said).await.unwrap() > 0);
+        }
+        (handler.asked.lock().last().unwrap().clone(), handler.again.load(Ordering::Relaxed))
+    };
+    let (first, _) = ask("one").await;
+    assert!(first.contains("one; b"), "{first}: as every handler gets it");
+    // Others in the same place keep it from being kept.
+    let mut tries = 0;
+    while ask("one").await.1 == 0 {
+        tries += 1;
+        assert!(tries < 100);
+    }
+    let (again, before) = ask("one").await;
+    assert_eq!(again, first);
+    let (other, after) = ask("two").await;
+    assert!(other.contains("two; b") && after == before, "{other}");
 }

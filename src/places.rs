@@ -18,14 +18,14 @@ const PLACES: usize = 16_384;
 /// Of how many newcomers one takes the place of another.
 const PUSHES: u32 = 8;
 
-pub(super) struct Places<T> {
+pub(crate) struct Places<T> {
     places: Box<[ArcSwapOption<T>]>,
     seed: u64,
     newcomers: AtomicU32,
 }
 
 /// What lies at a place, for as long as it is looked at.
-pub(super) type Found<T> = Guard<Option<Arc<T>>>;
+pub(crate) type Found<T> = Guard<Option<Arc<T>>>;
 
 impl<T> Default for Places<T> {
     fn default() -> Places<T> {
@@ -35,7 +35,7 @@ impl<T> Default for Places<T> {
 
 impl<T> Places<T> {
     /// So many: a power of two.
-    pub(super) fn of(count: usize) -> Places<T> {
+    pub(crate) fn of(count: usize) -> Places<T> {
         let mut seed = [0; 8];
         // Without a random source, whoever knows this program can make others' things push each other out.
         let _ = getrandom::fill(&mut seed);
@@ -44,24 +44,24 @@ impl<T> Places<T> {
     }
 
     /// A hash of two texts.
-    pub(super) fn hash(&self, one: &[u8], other: &[u8]) -> u64 {
+    pub(crate) fn hash(&self, one: &[u8], other: &[u8]) -> u64 {
         xxh3_64_with_seed(other, xxh3_64_with_seed(one, self.seed))
     }
 
     /// A hash of one text, so wide that two texts have the same one only if they are the same, or by somebody who knows the
     /// seed.
-    pub(super) fn wide(&self, text: &[u8]) -> u128 {
+    pub(crate) fn wide(&self, text: &[u8]) -> u128 {
         xxh3_128_with_seed(text, self.seed)
     }
 
-    pub(super) fn at(&self, hash: u64, is_it: impl FnOnce(&T) -> bool) -> Option<Found<T>> {
+    pub(crate) fn at(&self, hash: u64, is_it: impl FnOnce(&T) -> bool) -> Option<Found<T>> {
         let there = self.place(hash).load();
         there.as_ref().is_some_and(|there| is_it(there)).then_some(there)
     }
 
     /// Puts there what `make` makes, unless what lies there `is_it`, or is somebody else's whose turn to go has not come.
     /// What `counts` no longer goes at once.
-    pub(super) fn put(
+    pub(crate) fn put(
         &self,
         hash: u64,
         counts: impl FnOnce(&T) -> bool,
