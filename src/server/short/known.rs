@@ -15,8 +15,8 @@ use http::request;
 
 use crate::places::Places;
 
-/// How many are kept at the most, and the longest: some 16 MB in all. A power of two.
-const PLACES: usize = 8192;
+/// How many are kept at the most, and the longest: some 2 MB in all. A power of two.
+const PLACES: usize = 1024;
 const LONGEST: usize = 1024;
 
 static KNOWN: LazyLock<Places<Known>> = LazyLock::new(|| Places::of(PLACES));
