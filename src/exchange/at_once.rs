@@ -15,17 +15,19 @@ use std::time::Duration;
 
 use http::{Method, Response, request};
 
-use super::answer::Told;
+use super::answer::{Answer, Told};
+use super::deliver::write_whole;
 use super::heads::{self, Form, Said};
 use super::identity::{Head, Identity};
 use super::memo::Meaning;
+use super::read::status_of_hit;
 use super::{Exchange, Known, Logged, Way, forwarded, search};
 use crate::body::Body;
 use crate::config::Trust;
 use crate::policy::key::CacheKey;
 use crate::policy::route::Route;
 use crate::policy::subject::{self, Subject};
-use crate::semantics::cache_status::{Outcome, ttl_seconds};
+use crate::semantics::cache_status::{CacheStatus, Outcome, ttl_seconds};
 use crate::semantics::fields::Sight;
 use crate::semantics::reuse::{self, Reuse};
 use crate::server::Peer;
@@ -121,12 +123,12 @@ impl Exchange {
     }
 
     /// What memory alone can say to a read.
-    pub(super) fn ask_memory(
+    pub(super) fn ask_memory<F: Form>(
         &self,
         head: &Head<'_>,
         seen: Sight,
         route: &Arc<Route>,
-    ) -> Result<Response<Body>, Known> {
+    ) -> Result<F, Known> {
         let keyed = match self.admissible(head, route) {
             Ok(admitted) => self.keyed(head, route, admitted, None),
             Err(why) => return Err(Known::Unwanted(why)),
@@ -186,18 +188,24 @@ impl Exchange {
         fresh: &Fresh,
     ) -> F {
         let (parts, Fresh { entry, tier, age }) = (head.parts, fresh);
+        let status = || CacheStatus {
+            key: self.config.show_key.then(|| key.hex()),
+            ..status_of_hit(entry, *age, tier.as_str())
+        };
         let make = || {
-            let mut answer =
-                self.hit(&parts.method, &parts.headers, entry, *age, Outcome::Hit, tier.as_str());
-            answer.status.key = self.config.show_key.then(|| key.hex());
-            answer.into_response(&self.config)
+            let answer = self.hit(&parts.method, &parts.headers, entry, *age, Outcome::Hit, tier.as_str());
+            Answer { status: status(), ..answer }.into_response(&self.config)
+        };
+        let write = || {
+            let x_cache = self.config.x_cache.then_some("HIT");
+            write_whole(&entry.response, *age, &self.via, || status().render(&self.config.name), x_cache)
         };
         // Nothing in the request asks for another form of it, or for less; and the entry may come by again.
         let usual = seen != Sight::Other && parts.method == Method::GET && entry.response.coded().is_none();
         let answer: F = match usual {
             true => {
                 let ttl = ttl_seconds(entry.response.lifetimes().fresh, *age);
-                heads::whole(entry, *tier, Said { by: self.number, age: age.as_secs(), ttl }, make)
+                heads::whole(entry, *tier, Said { by: self.number, age: age.as_secs(), ttl }, write, make)
             }
             false => F::made(make()),
         };

@@ -12,6 +12,7 @@ use crate::semantics::coding::{Coding, Form, dress, form};
 use crate::semantics::ranges::{Slice, slice};
 use crate::semantics::stored::StoredResponse;
 use crate::semantics::validation::{Precondition, evaluate};
+use crate::server::{HeadLines, Written};
 
 /// Fields a 304 carries from the stored response (RFC 9110 §15.4.5).
 const NOT_MODIFIED_FIELDS: [HeaderName; 6] = [
@@ -44,6 +45,69 @@ pub(crate) fn deliver(
     response.headers_mut().insert(header::AGE, HeaderValue::from(age.as_secs()));
     response.headers_mut().append(header::VIA, via.clone());
     response
+}
+
+/// What the whole of a stored 200 comes to on HTTP/1's wire as an answer to a GET that asks for nothing less, with its
+/// explanation: what [`deliver`] makes of it, `status` as the only member of `Cache-Status`. `None`: it has a field with a say in that.
+pub(crate) fn write_whole(
+    stored: &StoredResponse,
+    age: Duration,
+    via: &HeaderValue,
+    status: impl FnOnce() -> HeaderValue,
+    x_cache: Option<&'static str>,
+) -> Option<Written> {
+    let content = stored.body();
+    if stored.status() != StatusCode::OK || stored.coded().is_some() || content.is_empty() {
+        return None;
+    }
+    let status = status();
+    let fields = stored.fields();
+    // Names, and what is between and behind; the lines that are added, with theirs.
+    let room = fields.text_len() + 4 * fields.len() + via.len() + status.len() + 128;
+    let mut head = HeadLines::new(room);
+    // Lines of one name are one behind another, and the last of `Via` is ours.
+    let (mut dated, mut vias) = (false, Vias::None);
+    for (name, value) in fields.iter() {
+        match name {
+            b"age" | b"cache-status" | b"connection" | b"content-length" | b"trailer"
+            | b"transfer-encoding" | b"x-cache" => {
+                return None;
+            }
+            b"date" => dated = true,
+            _ => {}
+        }
+        match (vias, name == b"via") {
+            (Vias::None, true) => vias = Vias::Begun,
+            (Vias::Begun, false) => {
+                head.line(b"via", via.as_bytes());
+                vias = Vias::Ended;
+            }
+            _ => {}
+        }
+        head.line(name, value);
+    }
+    if vias == Vias::Begun {
+        head.line(b"via", via.as_bytes());
+    }
+    let mut number = itoa::Buffer::new();
+    head.line(b"content-length", number.format(content.len()).as_bytes());
+    head.line(b"age", number.format(age.as_secs()).as_bytes());
+    if vias == Vias::None {
+        head.line(b"via", via.as_bytes());
+    }
+    head.line(b"cache-status", status.as_bytes());
+    if let Some(word) = x_cache {
+        head.line(b"x-cache", word.as_bytes());
+    }
+    dated.then(|| Written { head: head.end(), content })
+}
+
+/// Which lines of `Via` have come by.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Vias {
+    None,
+    Begun,
+    Ended,
 }
 
 /// A 304 that speaks for a stored response as it is.
@@ -173,5 +237,85 @@ fn sized(response: &mut Response<Body>, body: Bytes) {
 fn set(response: &mut Response<Body>, name: HeaderName, value: &str) {
     if let Ok(value) = HeaderValue::from_str(value) {
         response.headers_mut().insert(name, value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::config::{ExchangeConfig, Trust};
+    use crate::exchange::answer::Answer;
+    use crate::semantics::cache_status::{CacheStatus, Outcome};
+    use crate::semantics::stored::{Lifetimes, Unpacked};
+    use crate::semantics::timestamp::Timestamp;
+    use crate::semantics::vary::Selecting;
+
+    fn stored(fields: &[(&'static str, String)], content: &str) -> StoredResponse {
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            headers.append(*name, HeaderValue::from_str(value).unwrap());
+        }
+        Unpacked {
+            status: StatusCode::OK,
+            headers,
+            body: Bytes::copy_from_slice(content.as_bytes()),
+            coded: None,
+            response_time: Timestamp(0),
+            initial_age: Duration::ZERO,
+            lifetimes: Lifetimes::default(),
+            selecting: Selecting::default(),
+        }
+        .pack()
+    }
+
+    /// A head by the way that makes a map of it.
+    fn made(stored: &StoredResponse, age: Duration, via: &HeaderValue, x_cache: bool) -> Option<Bytes> {
+        let config = ExchangeConfig {
+            name: "weir".to_owned(),
+            show_key: false,
+            x_cache,
+            trust_forwarded: Trust::Nobody,
+            max_fill_bytes: 0,
+            max_tag_body: 0,
+            max_key_body: 0,
+            hit_for_miss: Duration::ZERO,
+            coalesce_timeout: Duration::ZERO,
+            probes_on_traffic: false,
+        };
+        let response = deliver(&Method::GET, &HeaderMap::new(), stored, age, via);
+        let status = CacheStatus { hit: true, ttl: Some(7), ..CacheStatus::default() };
+        let answer =
+            Answer { response, outcome: Outcome::Hit, status, route: None, age: Some(age), upstream: None };
+        Written::head_of(&answer.into_response(&config))
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_what_would_have_been_made(
+            fields in prop::collection::vec(
+                (prop::sample::select(vec![
+                    "date", "via", "etag", "x-own", "set-cookie", "cache-status", "age", "content-length", "x-cache",
+                    "trailer", "content-type", "vary",
+                ]), "[a-z]{0,5}"),
+                0..8,
+            ),
+            content in "[a-z]{0,3}",
+            age in 0..100_000_u64,
+            x_cache: bool,
+        ) {
+            let (stored, age) = (stored(&fields, &content), Duration::from_secs(age));
+            let via = HeaderValue::from_static("1.1 weir");
+            let status = || CacheStatus { hit: true, ttl: Some(7), ..CacheStatus::default() }.render("weir");
+            let written = write_whole(&stored, age, &via, status, x_cache.then_some("HIT"));
+            let is_plain = |name: &str| ["date", "via", "etag", "x-own", "set-cookie", "content-type", "vary"].contains(&name);
+            let plain = fields.iter().all(|(name, _)| is_plain(name)) && fields.iter().any(|(name, _)| *name == "date");
+            prop_assert_eq!(written.is_some(), plain && !content.is_empty());
+            if let Some(written) = written {
+                prop_assert_eq!(Some(written.head), made(&stored, age, &via, x_cache));
+                prop_assert_eq!(written.content, content);
+            }
+        }
     }
 }

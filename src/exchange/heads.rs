@@ -19,7 +19,7 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use super::answer::content_length;
 use crate::body::Body;
 use crate::policy::key::CacheKey;
-use crate::server::Written;
+use crate::server::{Whole, Written};
 use crate::store::{Entry, Tier};
 
 /// Heads that a thread keeps: a power of two; and the longest one, bytes of its names and values together.
@@ -58,6 +58,9 @@ pub(super) trait Form: Sized {
     /// One that was made.
     fn made(response: Response<Body>) -> Self;
 
+    /// One that is written, if it can be, or is made.
+    fn once(write: impl FnOnce() -> Option<Written>, make: impl FnOnce() -> Response<Body>) -> Self;
+
     /// One whose head is kept, with this content.
     fn kept(kept: &Kept, content: Bytes) -> Self;
 
@@ -70,6 +73,10 @@ pub(super) trait Form: Sized {
 impl Form for Response<Body> {
     fn made(response: Response<Body>) -> Self {
         response
+    }
+
+    fn once(_: impl FnOnce() -> Option<Written>, make: impl FnOnce() -> Response<Body>) -> Self {
+        make()
     }
 
     fn kept(kept: &Kept, content: Bytes) -> Self {
@@ -85,15 +92,13 @@ impl Form for Response<Body> {
     }
 }
 
-/// An answer that may be written already.
-pub(super) enum Whole {
-    Written(Written),
-    Response(Response<Body>),
-}
-
 impl Form for Whole {
     fn made(response: Response<Body>) -> Self {
         Whole::Response(response)
+    }
+
+    fn once(write: impl FnOnce() -> Option<Written>, make: impl FnOnce() -> Response<Body>) -> Self {
+        write().map_or_else(|| Whole::Response(make()), Whole::Written)
     }
 
     fn kept(kept: &Kept, content: Bytes) -> Self {
@@ -165,11 +170,13 @@ impl Of {
     }
 }
 
-/// The whole of a stored 200 as an answer to GET. `make` makes it, if it is not here.
+/// The whole of a stored 200 as an answer to GET. `make` makes it, if it is not here; `write` says what that would come to
+/// on the wire.
 pub(super) fn whole<F: Form>(
     entry: &Arc<Entry>,
     tier: Tier,
     said: Said,
+    write: impl FnOnce() -> Option<Written>,
     make: impl FnOnce() -> Response<Body>,
 ) -> F {
     // A key is a digest, so any part of it will do; reduced below the number of places.
@@ -184,8 +191,11 @@ pub(super) fn whole<F: Form>(
         if let Some(kept) = place.kept.as_ref().filter(|kept| kept.said == said && kept.of.is(entry, tier)) {
             return F::kept(kept, entry.response.body());
         }
+        if std::mem::replace(&mut place.seen, sight) != sight {
+            return F::once(write, make);
+        }
         let response = make();
-        if std::mem::replace(&mut place.seen, sight) == sight && response.status() == StatusCode::OK {
+        if response.status() == StatusCode::OK {
             let kept = |head| Kept { of: Of::new(entry, tier), said, head, written: OnceCell::new() };
             place.kept = own(response.headers()).map(kept);
         }
@@ -249,16 +259,22 @@ mod tests {
 
     fn asked_in(tier: Tier, entry: &Arc<Entry>, said: Said) -> (String, bool) {
         let made = Cell::new(false);
-        let response: Response<Body> = whole(entry, tier, said, || {
-            made.set(true);
-            let mut response = Response::new(Body::full(entry.response.body()));
-            *response.status_mut() = entry.response.status();
-            *response.headers_mut() = entry.response.fields().to_map(3);
-            response.headers_mut().insert("age", HeaderValue::from(said.age));
-            response.headers_mut().append("x-list", HeaderValue::from_static("a"));
-            response.headers_mut().append("x-list", HeaderValue::from_static("b"));
-            response
-        });
+        let response: Response<Body> = whole(
+            entry,
+            tier,
+            said,
+            || None,
+            || {
+                made.set(true);
+                let mut response = Response::new(Body::full(entry.response.body()));
+                *response.status_mut() = entry.response.status();
+                *response.headers_mut() = entry.response.fields().to_map(3);
+                response.headers_mut().insert("age", HeaderValue::from(said.age));
+                response.headers_mut().append("x-list", HeaderValue::from_static("a"));
+                response.headers_mut().append("x-list", HeaderValue::from_static("b"));
+                response
+            },
+        );
         let Body::Full(Some(body)) = response.body() else { panic!("no content") };
         let text = String::from_utf8_lossy(body);
         (format!("{} {:?} {text}", response.status(), response.headers()), made.get())

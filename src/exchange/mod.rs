@@ -56,7 +56,7 @@ use crate::policy::{Policy, Unlisted};
 use crate::semantics::cache_status::Forward;
 use crate::semantics::fields::{Sight, is_override, sight, strip_nominated};
 use crate::semantics::timestamp::Timestamp;
-use crate::server::{Answering, Handler, Later, Peer, Repeated};
+use crate::server::{Answering, Handler, Later, Peer, Whole};
 use crate::store::{Lookup, Store};
 use crate::telemetry::{AccessLog, AccessRecord};
 use crate::time::Clock;
@@ -65,7 +65,7 @@ use crate::upstream::jwks::Refresher;
 use answer::{Answer, Told};
 use at_once::{Again, Further, Meant};
 use coalesce::Board;
-use heads::Whole;
+use heads::Form;
 use identity::{Head, Identity};
 
 /// What an exchange is made of.
@@ -310,6 +310,62 @@ impl Exchange {
         Box::pin(self.answer_later(inbound, seen, way, known))
     }
 
+    /// What any request is answered with, as far as that is known at once.
+    fn answer_to<F: Form>(
+        self: &Arc<Self>,
+        mut parts: request::Parts,
+        body: Body,
+        peer: Peer,
+        interim: &Interim,
+    ) -> Answering<F> {
+        let arrived = self.clock.elapsed();
+        if let Some(response) = self.probe(&parts) {
+            return Answering::Now(F::made(response));
+        }
+        let seen = sight(&parts.headers);
+        let reads = matches!(parts.method, Method::GET | Method::HEAD) && body.is_end_stream();
+        let now = self.clock.now();
+        if reads && seen != Sight::Other {
+            let head = Head { parts: &parts, peer, host: "", arrived, now };
+            match self.hit_again(&head, seen) {
+                Some(Again::Answered(response)) => return Answering::Now(response),
+                Some(Again::Goes(further)) => {
+                    let request = (Arc::new(parts), peer, arrived);
+                    return Answering::Later(self.go_further(request, interim, seen, further));
+                }
+                None => {}
+            }
+        }
+        // Nobody on the way may look at what does not go all the way.
+        strip_nominated(&mut parts.headers);
+        let host = self.host(&parts, peer);
+        let overridden = seen == Sight::Other && parts.headers.keys().any(is_override);
+        let way = self.choose(&parts, &host, overridden);
+        let mut known = Known::Nothing;
+        if let Way::Read(route) = &way
+            && reads
+            && !overridden
+            && let head = (Head { parts: &parts, peer, host: &host, arrived, now })
+            && !self.takes_long(&head, route)
+        {
+            known = match self.ask_memory(&head, seen, route) {
+                Ok(response) => return Answering::Now(response),
+                Err(known) => known,
+            };
+        }
+        // What a cached route's requests mean is said by their method and path alone, wherever they go from here.
+        let stripped = overridden && self.policy.routes.find(&parts, &host).is_some_and(|route| route.cache);
+        let host = if matches!(way, Way::Pass(..)) { String::new() } else { host.into_owned() };
+        if stripped {
+            strip_overrides(&mut parts.headers);
+        }
+        if let Way::Pass(route, why) = way {
+            return self.pass_now((parts, body), (peer, interim), arrived, (route, why)).map(F::made);
+        }
+        let inbound = Inbound { parts, body, peer, host, arrived, interim: interim.clone() };
+        Answering::Later(Box::pin(Arc::clone(self).answer_later(inbound, seen, way, known)))
+    }
+
     /// Beyond what was known at once.
     fn go_further(
         self: &Arc<Self>,
@@ -400,70 +456,33 @@ impl Inbound {
 }
 
 impl Handler for Arc<Exchange> {
-    fn handle_again(&self, request: &Arc<request::Parts>, peer: Peer, interim: &Interim) -> Option<Repeated> {
+    fn handle_again(
+        &self,
+        request: &Arc<request::Parts>,
+        peer: Peer,
+        interim: &Interim,
+    ) -> Option<Answering<Whole>> {
         let (arrived, seen) = (self.clock.elapsed(), sight(&request.headers));
         if seen == Sight::Other || self.config.probes_on_traffic {
             return None;
         }
         let head = Head { parts: request, peer, host: "", arrived, now: self.clock.now() };
         Some(match self.hit_again(&head, seen)? {
-            Again::Answered(Whole::Written(written)) => Repeated::Written(written),
-            Again::Answered(Whole::Response(response)) => Repeated::Answering(Answering::Now(response)),
+            Again::Answered(answer) => Answering::Now(answer),
             Again::Goes(further) => {
                 let request = (Arc::clone(request), peer, arrived);
-                Repeated::Answering(Answering::Later(self.go_further(request, interim, seen, further)))
+                Answering::Later(self.go_further(request, interim, seen, further))
             }
         })
     }
 
+    fn handle_plain(&self, request: request::Parts, peer: Peer, interim: &Interim) -> Answering<Whole> {
+        self.answer_to(request, Body::Empty, peer, interim)
+    }
+
     fn handle(&self, request: Request<Body>, peer: Peer, interim: &Interim) -> Answering {
-        let arrived = self.clock.elapsed();
-        let (mut parts, body) = request.into_parts();
-        if let Some(response) = self.probe(&parts) {
-            return Answering::Now(response);
-        }
-        let seen = sight(&parts.headers);
-        let reads = matches!(parts.method, Method::GET | Method::HEAD) && body.is_end_stream();
-        let now = self.clock.now();
-        if reads && seen != Sight::Other {
-            let head = Head { parts: &parts, peer, host: "", arrived, now };
-            match self.hit_again(&head, seen) {
-                Some(Again::Answered(response)) => return Answering::Now(response),
-                Some(Again::Goes(further)) => {
-                    let request = (Arc::new(parts), peer, arrived);
-                    return Answering::Later(self.go_further(request, interim, seen, further));
-                }
-                None => {}
-            }
-        }
-        // Nobody on the way may look at what does not go all the way.
-        strip_nominated(&mut parts.headers);
-        let host = self.host(&parts, peer);
-        let overridden = seen == Sight::Other && parts.headers.keys().any(is_override);
-        let way = self.choose(&parts, &host, overridden);
-        let mut known = Known::Nothing;
-        if let Way::Read(route) = &way
-            && reads
-            && !overridden
-            && let head = (Head { parts: &parts, peer, host: &host, arrived, now })
-            && !self.takes_long(&head, route)
-        {
-            known = match self.ask_memory(&head, seen, route) {
-                Ok(response) => return Answering::Now(response),
-                Err(known) => known,
-            };
-        }
-        // What a cached route's requests mean is said by their method and path alone, wherever they go from here.
-        let stripped = overridden && self.policy.routes.find(&parts, &host).is_some_and(|route| route.cache);
-        let host = if matches!(way, Way::Pass(..)) { String::new() } else { host.into_owned() };
-        if stripped {
-            strip_overrides(&mut parts.headers);
-        }
-        if let Way::Pass(route, why) = way {
-            return self.pass_now((parts, body), (peer, interim), arrived, (route, why));
-        }
-        let inbound = Inbound { parts, body, peer, host, arrived, interim: interim.clone() };
-        Answering::Later(Box::pin(Arc::clone(self).answer_later(inbound, seen, way, known)))
+        let (parts, body) = request.into_parts();
+        self.answer_to(parts, body, peer, interim)
     }
 }
 

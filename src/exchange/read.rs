@@ -113,6 +113,16 @@ enum Followed {
     Again,
 }
 
+/// How a hit came about.
+pub(super) fn status_of_hit(entry: &Entry, age: Duration, detail: &'static str) -> CacheStatus {
+    CacheStatus {
+        hit: true,
+        ttl: Some(ttl_seconds(entry.response.lifetimes().fresh, age)),
+        detail: Some(detail),
+        ..CacheStatus::default()
+    }
+}
+
 impl Exchange {
     /// Answers a request on a cached route.
     pub(super) async fn read(self: &Arc<Self>, inbound: Inbound, route: Arc<Route>, known: Known) -> Answer {
@@ -500,12 +510,7 @@ impl Exchange {
         detail: &'static str,
     ) -> Answer {
         let response = deliver(method, headers, &entry.response, age, &self.via);
-        let status = CacheStatus {
-            hit: true,
-            ttl: Some(ttl_seconds(entry.response.lifetimes().fresh, age)),
-            detail: Some(detail),
-            ..CacheStatus::default()
-        };
+        let status = status_of_hit(entry, age, detail);
         Answer { response, outcome, status, route: None, age: Some(age), upstream: None }
     }
 

@@ -96,6 +96,11 @@ impl<'a> Fields<'a> {
         HeaderValue::from_maybe_shared(self.whole.slice_ref(value)).ok()
     }
 
+    /// Name and value of each line, in their order.
+    pub fn iter(self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
+        Walk::over(self.block).map(|(name, value)| (name.as_bytes(), value))
+    }
+
     /// As a map, with room for `more` fields. Values share the block's memory.
     pub fn to_map(self, more: usize) -> HeaderMap {
         let mut map = HeaderMap::try_with_capacity(self.len() + more).unwrap_or_default();
@@ -114,7 +119,7 @@ impl<'a> Fields<'a> {
 
     /// Bytes of the names and values as such.
     pub fn text_len(self) -> usize {
-        Walk::over(self.as_bytes()).map(|(name, value)| name.len() + value.len()).sum()
+        self.iter().map(|(name, value)| name.len() + value.len()).sum()
     }
 }
 
@@ -240,12 +245,13 @@ impl<'a> Name<'a> {
         }
     }
 
-    fn len(self) -> usize {
+    #[inline]
+    fn as_bytes(self) -> &'a [u8] {
         match self {
-            Name::Known(number) => {
-                KNOWN.get(usize::from(number).wrapping_sub(1)).map_or(0, |name| name.as_str().len())
-            }
-            Name::Other(name) => name.len(),
+            Name::Known(number) => KNOWN
+                .get(usize::from(number).wrapping_sub(1))
+                .map_or(&[][..], |name| name.as_str().as_bytes()),
+            Name::Other(name) => name,
         }
     }
 }

@@ -29,7 +29,7 @@ use tokio::time::timeout;
 
 use super::activity::{Activity, Answer, Exchanging};
 use super::check::{Refusal, ambiguous, problem, settle};
-use super::{Answering, Handler, Hold, Later, Peer, Repeated, Written};
+use super::{Answering, Handler, Hold, Later, Peer, Whole, Written};
 use crate::body::Body;
 use crate::interim::{Interim, Line};
 
@@ -102,24 +102,26 @@ impl Future for Reply {
     }
 }
 
-/// What a request that came before is answered with.
-pub(super) enum Repeat {
+/// What a plain request is answered with.
+pub(super) enum Given {
     Written(Written, Exchanging),
     Reply(Reply),
 }
 
-/// The head of a request without content, as a handler is given it; none if no handler is.
-pub(super) fn as_handled(request: &Request<Body>) -> Option<request::Parts> {
-    let mut handled = Request::new(());
-    *handled.method_mut() = request.method().clone();
-    *handled.uri_mut() = request.uri().clone();
-    *handled.headers_mut() = request.headers().clone();
+/// A plain request as a handler is given it; none if no handler is.
+pub(super) fn as_handled(request: &Request<()>) -> Option<request::Parts> {
+    let mut handled = request.clone();
     if ambiguous(&handled).is_some() {
         return None;
     }
-    let (mut head, ()) = handled.into_parts();
-    settle(&mut head.uri, &mut head.headers);
-    Some(head)
+    settled(&mut handled);
+    Some(handled.into_parts().0)
+}
+
+fn settled<B>(request: &mut Request<B>) {
+    let mut uri = std::mem::take(request.uri_mut());
+    settle(&mut uri, request.headers_mut());
+    *request.uri_mut() = uri;
 }
 
 /// A request under way: what its answer depends on.
@@ -152,9 +154,7 @@ impl<H: Handler> Exchanges<H> {
             request.extensions_mut().insert(self.hold.clone());
         }
         let version = request.version();
-        // Only here is it known whether all before it has been written.
-        let interim = if version == Version::HTTP_11 { self.line.begin() } else { Interim::default() };
-        let underway = Underway { exchange: self.activity.exchange(), version, interim };
+        let underway = self.begin(version);
         if let Some(refusal) = ambiguous(&request) {
             return Reply::Now(Some(self.refuse(refusal, underway)));
         }
@@ -165,22 +165,42 @@ impl<H: Handler> Exchanges<H> {
         self.answered(self.ask(request, &underway.interim), underway)
     }
 
-    /// What a request is answered with that came before, as it was given to the handler then; `None`: nobody can say without
+    /// What a plain request is answered with.
+    pub(super) fn plain(self: &Arc<Self>, mut request: Request<()>) -> Given {
+        let underway = self.begin(Version::HTTP_11);
+        if let Some(refusal) = ambiguous(&request) {
+            return Given::Reply(Reply::Now(Some(self.refuse(refusal, underway))));
+        }
+        settled(&mut request);
+        let (head, ()) = request.into_parts();
+        let answering = self.guarded(|| self.handler.handle_plain(head, self.peer, &underway.interim));
+        self.given(answering.unwrap_or_else(|failed| failed.map(Whole::Response)), underway)
+    }
+
+    /// What one is answered with that came before, as it was given to the handler then. `None`: nobody can say without
     /// being given it again.
-    pub(super) fn repeat(self: &Arc<Self>, request: &Arc<request::Parts>) -> Option<Repeat> {
-        let (exchange, interim) = (self.activity.exchange(), self.line.begin());
-        let underway = Underway { exchange, version: Version::HTTP_11, interim };
-        let asked = AssertUnwindSafe(|| self.handler.handle_again(request, self.peer, &underway.interim));
-        let panicked = |panic: Box<dyn Any + Send>| Answering::Now(self.panicked(&*panic));
-        Some(
-            match catch_unwind(asked).unwrap_or_else(|panic| Some(Repeated::Answering(panicked(panic))))? {
-                Repeated::Written(written) => {
-                    underway.interim.end();
-                    Repeat::Written(written, underway.exchange)
-                }
-                Repeated::Answering(answering) => Repeat::Reply(self.answered(answering, underway)),
-            },
-        )
+    pub(super) fn repeat(self: &Arc<Self>, request: &Arc<request::Parts>) -> Option<Given> {
+        let underway = self.begin(Version::HTTP_11);
+        let answering = self.guarded(|| self.handler.handle_again(request, self.peer, &underway.interim));
+        let answering = answering.unwrap_or_else(|failed| Some(failed.map(Whole::Response)))?;
+        Some(self.given(answering, underway))
+    }
+
+    /// A request was read. Only here is it known whether all before it has been written.
+    fn begin(&self, version: Version) -> Underway {
+        let interim = if version == Version::HTTP_11 { self.line.begin() } else { Interim::default() };
+        Underway { exchange: self.activity.exchange(), version, interim }
+    }
+
+    fn given(self: &Arc<Self>, answering: Answering<Whole>, underway: Underway) -> Given {
+        Given::Reply(match answering {
+            Answering::Now(Whole::Written(written)) => {
+                underway.interim.end();
+                return Given::Written(written, underway.exchange);
+            }
+            Answering::Now(Whole::Response(response)) => self.answered(Answering::Now(response), underway),
+            Answering::Later(response) => self.answered(Answering::Later(response), underway),
+        })
     }
 
     fn answered(self: &Arc<Self>, answering: Answering, underway: Underway) -> Reply {
@@ -195,11 +215,13 @@ impl<H: Handler> Exchanges<H> {
 
     /// Asks the handler about a request that has one meaning.
     fn ask(&self, mut request: Request<Body>, interim: &Interim) -> Answering {
-        let mut uri = std::mem::take(request.uri_mut());
-        settle(&mut uri, request.headers_mut());
-        *request.uri_mut() = uri;
-        let asked = AssertUnwindSafe(|| self.handler.handle(request, self.peer, interim));
-        catch_unwind(asked).unwrap_or_else(|panic| Answering::Now(self.panicked(&*panic)))
+        settled(&mut request);
+        self.guarded(|| self.handler.handle(request, self.peer, interim)).unwrap_or_else(|failed| failed)
+    }
+
+    /// What the handler says, or what is said for it where it panics.
+    fn guarded<T>(&self, ask: impl FnOnce() -> T) -> Result<T, Answering> {
+        catch_unwind(AssertUnwindSafe(ask)).map_err(|panic| Answering::Now(self.panicked(&*panic)))
     }
 
     async fn after(self: Arc<Self>, response: Later, underway: Underway) -> Response<Answer> {

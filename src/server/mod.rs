@@ -32,7 +32,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use check::{Refusal, ambiguous, settle};
-pub use short::Written;
+pub use short::{HeadLines, Written};
 use tls::Acceptor;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
@@ -81,35 +81,50 @@ pub trait Handler: Send + Sync + 'static {
     /// One exchange. What the backend says before its response goes to `interim`.
     fn handle(&self, request: Request<Body>, peer: Peer, interim: &Interim) -> Answering;
 
-    /// One exchange, of a request that came before, byte for byte, and has no content. `None`: it is to be handled like any
-    /// other, and nobody was asked anything.
+    /// One exchange by HTTP/1, of a request without content. Its answer may be written already.
+    fn handle_plain(&self, request: request::Parts, peer: Peer, interim: &Interim) -> Answering<Whole> {
+        self.handle(Request::from_parts(request, Body::Empty), peer, interim).map(Whole::Response)
+    }
+
+    /// The same, of one that came before, byte for byte. `None`: it is to be handled like any other, and nobody was asked
+    /// anything.
     fn handle_again(
         &self,
         _request: &Arc<request::Parts>,
         _peer: Peer,
         _interim: &Interim,
-    ) -> Option<Repeated> {
+    ) -> Option<Answering<Whole>> {
         None
     }
 }
 
-/// An answer to a request that came before.
-pub enum Repeated {
-    /// Here it is, as it goes over the wire.
+/// An answer to GET that may be written already.
+pub enum Whole {
+    /// It is.
     Written(Written),
     /// Like any other.
-    Answering(Answering),
+    Response(Response<Body>),
 }
 
 /// A response to come.
 pub type Later = Pin<Box<dyn Future<Output = Response<Body>> + Send>>;
 
 /// A handler's answer. What needs nobody else is there at once, and costs no future.
-pub enum Answering {
+pub enum Answering<A = Response<Body>> {
     /// Here it is.
-    Now(Response<Body>),
+    Now(A),
     /// It takes a while.
     Later(Later),
+}
+
+impl<A> Answering<A> {
+    /// The same in another form.
+    pub fn map<B>(self, f: impl FnOnce(A) -> B) -> Answering<B> {
+        match self {
+            Answering::Now(answer) => Answering::Now(f(answer)),
+            Answering::Later(answer) => Answering::Later(answer),
+        }
+    }
 }
 
 /// How a drain ended.

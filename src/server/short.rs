@@ -29,10 +29,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::Handler;
 use super::activity::{Answer, Exchanging};
-use super::exchanges::{Exchanges, Repeat, Reply, as_handled};
+use super::exchanges::{Exchanges, Given, Reply, as_handled};
 use super::wire::Wire;
-use crate::body::Body;
-pub use head::Written;
+pub use head::{HeadLines, Written};
 use known::Known;
 
 mod head;
@@ -140,17 +139,10 @@ impl<H: Handler> Short<H> {
 
     /// The answer to a request that came before.
     fn poll_known(&mut self, cx: &mut Context<'_>, known: &Known) -> Poll<io::Result<Option<Over>>> {
-        let reply = match self.exchanges.repeat(&known.request) {
-            Some(Repeat::Written(written, exchange)) => {
-                return Poll::Ready(self.write(cx, &written.head, written.content, exchange).map(|()| None));
-            }
-            Some(Repeat::Reply(reply)) => reply,
-            None => {
-                let head = request::Parts::clone(&known.request);
-                self.exchanges.reply(Request::from_parts(head, Body::Empty))
-            }
-        };
-        self.poll_reply(cx, known.came.clone(), known.of_head, reply)
+        let given = self.exchanges.repeat(&known.request);
+        let anew = || self.exchanges.plain(Request::from_parts(request::Parts::clone(&known.request), ()));
+        let given = given.unwrap_or_else(anew);
+        self.poll_given(cx, known.came.clone(), known.of_head, given)
     }
 
     /// The answer to one that did not.
@@ -163,17 +155,23 @@ impl<H: Handler> Short<H> {
             let request = Arc::new(as_handled(&request)?);
             Some(Known { came: came.clone(), of_head, request })
         });
-        let reply = self.exchanges.reply(request);
-        self.poll_reply(cx, came, of_head, reply)
+        let given = self.exchanges.plain(request);
+        self.poll_given(cx, came, of_head, given)
     }
 
-    fn poll_reply(
+    fn poll_given(
         &mut self,
         cx: &mut Context<'_>,
         came: Bytes,
         of_head: bool,
-        mut reply: Reply,
+        given: Given,
     ) -> Poll<io::Result<Option<Over>>> {
+        let mut reply = match given {
+            Given::Reply(reply) => reply,
+            Given::Written(Written { head, content }, exchange) => {
+                return Poll::Ready(self.write(cx, &head, content, exchange).map(|()| None));
+            }
+        };
         match Pin::new(&mut reply).poll(cx) {
             Poll::Ready(Ok(response)) => Poll::Ready(self.answer(cx, came, of_head, response)),
             Poll::Pending => {

@@ -24,7 +24,7 @@ thread_local! {
 }
 
 /// The request that these bytes are, if they are one, nothing else, and plain; and whether it is a HEAD.
-pub(super) fn read(came: &Bytes) -> Option<(Request<Body>, bool)> {
+pub(super) fn read(came: &Bytes) -> Option<(Request<()>, bool)> {
     let mut room = [const { MaybeUninit::uninit() }; MOST_FIELDS];
     let mut head = httparse::Request::new(&mut []);
     // hyper's server reads heads by the same parser with the same settings.
@@ -48,7 +48,7 @@ pub(super) fn read(came: &Bytes) -> Option<(Request<Body>, bool)> {
         fields.append(HeaderName::from_bytes(field.name.as_bytes()).ok()?, value);
     }
     let of_head = method == Method::HEAD;
-    let mut request = Request::new(Body::Empty);
+    let mut request = Request::new(());
     *request.method_mut() = method;
     *request.uri_mut() = Uri::from_maybe_shared(came.slice_ref(target.as_bytes())).ok()?;
     *request.headers_mut() = fields;
@@ -78,10 +78,41 @@ pub struct Written {
 }
 
 impl Written {
-    /// The head of such an answer. `None`: it goes over the wire another way.
+    /// The head of such an answer, whatever its content. `None`: it goes over the wire another way.
     pub fn head_of(response: &Response<Body>) -> Option<Bytes> {
         let mut head = Vec::new();
         write(response, response.body(), false, &mut head).then(|| head.into())
+    }
+}
+
+/// The head of a 200 that is written line by line, all of which its writer answers for.
+pub struct HeadLines(Vec<u8>);
+
+impl HeadLines {
+    /// With room for lines of so many bytes.
+    pub fn new(room: usize) -> HeadLines {
+        let mut out = Vec::with_capacity(OK.len() + room + b"\r\n".len());
+        out.extend_from_slice(OK);
+        HeadLines(out)
+    }
+
+    /// One more.
+    pub fn line(&mut self, name: &[u8], value: &[u8]) {
+        put(name, value, &mut self.0);
+    }
+
+    /// All of it.
+    pub fn end(mut self) -> Bytes {
+        self.0.extend_from_slice(b"\r\n");
+        self.0.into()
+    }
+}
+
+const OK: &[u8] = b"HTTP/1.1 200 OK\r\n";
+
+fn put(name: &[u8], value: &[u8], out: &mut Vec<u8>) {
+    for part in [name, b": ", value, b"\r\n"] {
+        out.extend_from_slice(part);
     }
 }
 
@@ -109,14 +140,10 @@ pub(super) fn write<B>(response: &Response<B>, body: &Body, of_head: bool, out: 
             DATE => dated = true,
             _ => {}
         }
-        for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
-            out.extend_from_slice(part);
-        }
+        put(name.as_str().as_bytes(), value.as_bytes(), out);
     }
     if !measured && !is_bare && !of_head {
-        out.extend_from_slice(b"content-length: ");
-        out.extend_from_slice(itoa::Buffer::new().format(content).as_bytes());
-        out.extend_from_slice(b"\r\n");
+        put(b"content-length", itoa::Buffer::new().format(content).as_bytes(), out);
     }
     out.extend_from_slice(b"\r\n");
     // What time it is, hyper knows.
@@ -126,7 +153,7 @@ pub(super) fn write<B>(response: &Response<B>, body: &Body, of_head: bool, out: 
 fn line<B>(response: &Response<B>, out: &mut Vec<u8>) {
     let reason = response.extensions().get::<ReasonPhrase>();
     if response.status() == StatusCode::OK && reason.is_none() {
-        return out.extend_from_slice(b"HTTP/1.1 200 OK\r\n");
+        return out.extend_from_slice(OK);
     }
     let usual = || response.status().canonical_reason().unwrap_or("<none>").as_bytes();
     for part in [

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use http::header::{self, HeaderValue};
+use http::header::HeaderValue;
 use http::{Method, Request, StatusCode};
 use http_body_util::StreamBody;
 use hyper_util::rt::TokioIo;
@@ -20,7 +20,7 @@ use crate::server::activity::Activity;
 use crate::server::connection::{self, http1_builder};
 use crate::server::exchanges::Serving;
 use crate::server::wire::Protocol;
-use crate::server::{Answering, Hold, Later, Peer, Phase, Repeated, ServerLimits};
+use crate::server::{Answering, Hold, Later, Peer, Phase, ServerLimits, Whole};
 
 /// Answers as the target says, and notes who asked for what.
 #[derive(Default)]
@@ -45,7 +45,12 @@ impl Handler for Says {
     }
 
     /// The same, and what can be written is.
-    fn handle_again(&self, head: &Arc<request::Parts>, peer: Peer, interim: &Interim) -> Option<Repeated> {
+    fn handle_again(
+        &self,
+        head: &Arc<request::Parts>,
+        peer: Peer,
+        interim: &Interim,
+    ) -> Option<Answering<Whole>> {
         // Some handlers know no shorter way for some requests.
         if head.uri.path() == "/empty" {
             return None;
@@ -59,11 +64,11 @@ impl Handler for Says {
                         Body::Full(Some(content)) => content,
                         _ => Bytes::new(),
                     };
-                    Repeated::Written(Written { head: written, content })
+                    Answering::Now(Whole::Written(Written { head: written, content }))
                 }
-                None => Repeated::Answering(Answering::Now(response)),
+                None => Answering::Now(Whole::Response(response)),
             },
-            answering => Repeated::Answering(answering),
+            answering => answering.map(Whole::Response),
         })
     }
 }
