@@ -173,16 +173,17 @@ impl<H: Handler> Exchanges<H> {
         }
         settled(&mut request);
         let (head, ()) = request.into_parts();
-        let answering = self.guarded(|| self.handler.handle_plain(head, self.peer, &underway.interim));
-        self.given(answering.unwrap_or_else(|failed| failed.map(Whole::Response)), underway)
+        let ask = || self.handler.handle_plain(head, self.peer, &underway.interim);
+        let answering = self.guarded(ask, |failed| Answering::Now(Whole::Response(failed)));
+        self.given(answering, underway)
     }
 
     /// What one is answered with that came before, as it was given to the handler then. `None`: nobody can say without
     /// being given it again.
     pub(super) fn repeat(self: &Arc<Self>, request: &Arc<request::Parts>) -> Option<Given> {
         let underway = self.begin(Version::HTTP_11);
-        let answering = self.guarded(|| self.handler.handle_again(request, self.peer, &underway.interim));
-        let answering = answering.unwrap_or_else(|failed| Some(failed.map(Whole::Response)))?;
+        let ask = || self.handler.handle_again(request, self.peer, &underway.interim);
+        let answering = self.guarded(ask, |failed| Some(Answering::Now(Whole::Response(failed))))?;
         Some(self.given(answering, underway))
     }
 
@@ -216,12 +217,12 @@ impl<H: Handler> Exchanges<H> {
     /// Asks the handler about a request that has one meaning.
     fn ask(&self, mut request: Request<Body>, interim: &Interim) -> Answering {
         settled(&mut request);
-        self.guarded(|| self.handler.handle(request, self.peer, interim)).unwrap_or_else(|failed| failed)
+        self.guarded(|| self.handler.handle(request, self.peer, interim), Answering::Now)
     }
 
     /// What the handler says, or what is said for it where it panics.
-    fn guarded<T>(&self, ask: impl FnOnce() -> T) -> Result<T, Answering> {
-        catch_unwind(AssertUnwindSafe(ask)).map_err(|panic| Answering::Now(self.panicked(&*panic)))
+    fn guarded<T>(&self, ask: impl FnOnce() -> T, failed: impl FnOnce(Response<Body>) -> T) -> T {
+        catch_unwind(AssertUnwindSafe(ask)).unwrap_or_else(|panic| failed(self.panicked(&*panic)))
     }
 
     async fn after(self: Arc<Self>, response: Later, underway: Underway) -> Response<Answer> {

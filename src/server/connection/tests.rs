@@ -28,6 +28,9 @@ impl Handler for Keeps {
     }
 }
 
+/// How hyper's part of a connection ended.
+type Ended = End<Result<(), hyper::Error>>;
+
 /// A client, and what is needed to serve it.
 struct Bench {
     client: TcpStream,
@@ -56,7 +59,7 @@ impl Bench {
     }
 
     /// Serves until hyper has no more to say, which is not the socket's end where it says `Parked`.
-    fn first_drive(self) -> (TcpStream, JoinHandle<End<Result<(), hyper::Error>>>, Arc<Keeps>) {
+    fn first_drive(self) -> (TcpStream, JoinHandle<Ended>, Arc<Keeps>) {
         let activity = Activity::new(self.limits.header_timeout, self.limits.idle_timeout);
         let line = Arc::<Line>::default();
         let mut wire = Wire::new(self.server.into(), activity.clone(), line.clone());
