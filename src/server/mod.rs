@@ -1,9 +1,8 @@
 //! Listeners: HTTP/1.1 and HTTP/2 (by ALPN or prior knowledge) on one port, with TLS or without, limits, drain.
 //!
 //! ```text
-//! accept (within the limit) ─► TLS, or the first bytes, tell the protocol ─► hyper ─► refuse the ambiguous ─► handler
-//!    │                             └──────────── watchdog: head in time, idle not too long ───────────┘
-//!    │                                                          at rest: parked, without hyper, until it sends more
+//! accept (within the limit) ─► TLS, or the first bytes, tell the protocol ─► short (HTTP/1) or hyper ─► refuse the ambiguous
+//!    │                             └──────────── watchdog: head in time, idle not too long ─────────────────┴─► handler
 //!    └─ drain: stop accepting ─► every connection finishes what it has ─► deadline ─► cut and count
 //! ```
 //!
