@@ -169,7 +169,8 @@ pub(super) fn http1_builder(limits: &ServerLimits) -> http1::Builder {
     builder
         // The watchdog does this, and knows idle from trickling.
         .header_read_timeout(None)
-        // A client that closed its half has left: the upstream hears of it at once.
+        // A client that closed its half has left: the upstream hears of it at once. What is there at once, a short
+        // exchange says all the same.
         .half_close(false)
         .max_buf_size(limits.max_header_bytes.max(SMALLEST_BUFFER))
         .max_header_size(limits.max_header_bytes);
@@ -255,7 +256,9 @@ async fn drive<C: Speaks>(
 ) -> End<C::Output> {
     let longest = activity.look_again();
     let mut pause = if C::PARKS { longest.min(FIRST_LOOK) } else { longest };
-    let watchdog = sleep_until(Instant::now() + pause);
+    // What has begun before this ends before what begins now.
+    let first = Instant::now() + pause;
+    let watchdog = sleep_until(activity.deadline().map_or(first, |deadline| deadline.min(first)));
     tokio::pin!(watchdog);
     let mut known = Phase::Serving;
     let mut told_to_leave = false;

@@ -10,7 +10,8 @@
 //! that rests here is a socket.
 //!
 //! Invariants:
-//! - What is answered here is, byte for byte, what hyper would have answered. What might not be is not judged here, not even to
+//! - What is answered here is, byte for byte, what hyper would have answered, who closes its half with its request
+//!   excepted: hyper says nothing to it, and here it gets what is there at once. What might not be is not judged here, not even to
 //!   refuse it: other methods, versions and forms of a target, content, fields with a say about the connection, heads
 //!   that cannot be read or are not whole at once, requests behind one another, answers that stream or end the connection.
 //! - hyper comes in at the beginning of a request, all of which it reads. The handler is asked once: its reply goes along.
@@ -32,7 +33,7 @@ use super::activity::{Answer, Exchanging};
 use super::exchanges::{Exchanges, Given, Reply, as_handled};
 use super::wire::Wire;
 pub use head::{HeadLines, Written};
-use known::Known;
+use known::{Known, known};
 
 mod head;
 mod known;
@@ -48,6 +49,9 @@ thread_local! {
 }
 
 /// A connection's exchanges, as long as they are short.
+///
+/// Dropped in this order: the wire tells by the exchange that is under way whether its end is one that the client may take for
+/// a good one.
 pub(super) struct Short<H> {
     wire: Wire,
     exchanges: Arc<Exchanges<H>>,
@@ -125,14 +129,18 @@ impl<H: Handler> Short<H> {
             self.at = At::End;
             return Poll::Ready(Ok(None));
         }
-        let take = |came: &[u8]| known::find(came).map_err(|hash| (hash, Bytes::copy_from_slice(came)));
+        let longest = self.longest;
+        let take =
+            |came: &[u8]| known().find(came, longest).map_err(|hash| (hash, Bytes::copy_from_slice(came)));
         match ready!(self.poll_read(cx, take))? {
             None => {
                 self.at = At::End;
                 Poll::Ready(Ok(None))
             }
-            Some(Ok(known)) if known.came.len() <= self.longest => self.poll_known(cx, &known),
-            Some(Ok(known)) => Poll::Ready(Ok(Some(self.hand_over(known.came.clone(), None)))),
+            // What is found is there.
+            Some(Ok(found)) => {
+                found.as_deref().map_or(Poll::Ready(Ok(None)), |(_, known)| self.poll_known(cx, known))
+            }
             Some(Err((hash, came))) => self.poll_new(cx, hash, came),
         }
     }
@@ -146,12 +154,12 @@ impl<H: Handler> Short<H> {
     }
 
     /// The answer to one that did not.
-    fn poll_new(&mut self, cx: &mut Context<'_>, hash: u64, came: Bytes) -> Poll<io::Result<Option<Over>>> {
+    fn poll_new(&mut self, cx: &mut Context<'_>, hash: u128, came: Bytes) -> Poll<io::Result<Option<Over>>> {
         let plain = Some(&came).filter(|came| came.len() <= self.longest).and_then(head::read);
         let Some((request, of_head)) = plain else {
             return Poll::Ready(Ok(Some(self.hand_over(came, None))));
         };
-        known::remember(hash, &came, || {
+        known().remember(hash, &came, || {
             let request = Arc::new(as_handled(&request)?);
             Some(Known { came: came.clone(), of_head, request })
         });

@@ -176,6 +176,46 @@ async fn next_of(content: &mut Body) -> Option<bytes::Bytes> {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_idles_is_closed_in_time_whoever_served_it() {
+    // The second is hyper's, is parked, and idles from its answer, not from when it was parked.
+    for more in ["", "te: trailers\r\nconnection: keep-alive, te\r\n"] {
+        for (head, idle) in [(30, 10), (10, 30), (10, 10)] {
+            let mut bench = Bench::new().await;
+            bench.limits.header_timeout = Duration::from_secs(head);
+            bench.limits.idle_timeout = Duration::from_secs(idle);
+            let (mut client, served, _orders) = bench.all();
+            client.write_all(format!("GET /x HTTP/1.1\r\nhost: a\r\n{more}\r\n").as_bytes()).await.unwrap();
+            answer(&mut client).await;
+            let began = Instant::now();
+            served.await.unwrap();
+            let took = began.elapsed();
+            let idle = Duration::from_secs(idle);
+            assert!(
+                (idle - Duration::from_secs(1)..=idle + Duration::from_secs(1)).contains(&took),
+                "{more} {took:?}"
+            );
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_head_counts_from_accept_whenever_it_was_that_speaking_began() {
+    let Bench { client: _client, server, handler, limits, orders } = Bench::new().await;
+    let activity = Activity::new(limits.header_timeout, limits.idle_timeout);
+    let line = Arc::<Line>::default();
+    // A handshake, say.
+    pass(29).await;
+    let peer = Peer { addr: server.peer_addr().unwrap(), tls: false };
+    let wire = Wire::new(server.into(), activity.clone(), line.clone());
+    let patience = limits.header_timeout;
+    let exchanges = Exchanges { handler, peer, hold: hold(), activity, line, patience };
+    let (began, mut phase) = (Instant::now(), orders.subscribe());
+    let ended = speak_http1(wire, Arc::new(exchanges), &limits, &mut phase).await;
+    assert!(matches!(ended, End::TimedOut));
+    assert!(began.elapsed() <= Duration::from_secs(2), "{:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
 async fn content_after_its_answer_is_no_head() {
     for (head, last) in [
         ("content-length: 13", "a"),
