@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
@@ -255,7 +255,12 @@ impl AsyncRead for Wire {
         let this = self.get_mut();
         if !this.again.is_empty() {
             let n = this.again.len().min(buffer.remaining());
-            buffer.put_slice(&this.again.split_to(n));
+            buffer.put_slice(&this.again[..n]);
+            this.again.advance(n);
+            if this.again.is_empty() {
+                // An empty piece would keep the whole.
+                this.again = Bytes::new();
+            }
             return Poll::Ready(Ok(()));
         }
         if this.given < this.read {
