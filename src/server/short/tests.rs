@@ -75,7 +75,7 @@ impl Handler for Says {
 
 fn late(response: Response<Body>) -> Later {
     Box::pin(async move {
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        pass_by(Duration::from_millis(50)).await;
         response
     })
 }
@@ -85,7 +85,7 @@ fn told(interim: Interim, response: Response<Body>) -> Later {
     Box::pin(async move {
         let listener = interim.listen(&HeaderValue::from_static("1.1 weir")).await.unwrap();
         listener.pass_on(StatusCode::EARLY_HINTS, &http::HeaderMap::new());
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        pass_by(Duration::from_millis(50)).await;
         response
     })
 }
@@ -251,9 +251,14 @@ async fn outcome(script: &[Does], short: bool, patience: u32) -> Outcome {
 /// Waits for so long by the test's clock, and lets the system carry what is under way meanwhile.
 async fn quiet(time: Duration, patience: u32) {
     for _ in 0..patience {
-        std::thread::sleep(Duration::from_micros(50));
-        tokio::time::sleep(time / patience).await;
+        std::thread::park_timeout(Duration::from_micros(50));
+        pass_by(time / patience).await;
     }
+}
+
+/// The clock is mostly the test's: it goes on where nobody has anything to do.
+async fn pass_by(time: Duration) {
+    tokio::time::sleep(time).await;
 }
 
 /// What time it was is not the same for both.
@@ -552,7 +557,7 @@ async fn who_has_left_is_not_answered() {
         let Served { mut client, handler, ends, orders } = serve(true).await;
         client.write_all(b"GET /?never HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
         while handler.asked.lock().is_empty() {
-            tokio::time::sleep(Duration::from_millis(1)).await;
+            pass_by(Duration::from_millis(1)).await;
         }
         drop(client);
         tokio::time::timeout(DEADLINE, ends).await.expect("given up").unwrap();
