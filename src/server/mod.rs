@@ -225,6 +225,8 @@ fn of_one_client(error: &std::io::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
+    pub(super) mod fixture;
+
     use super::*;
     use std::io::{Error, ErrorKind};
 

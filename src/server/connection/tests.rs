@@ -5,7 +5,6 @@ use std::sync::Mutex;
 use http::{Request, Response};
 use http_body_util::BodyExt;
 use tokio::io::AsyncReadExt;
-use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -14,6 +13,7 @@ use super::*;
 use crate::body::Body;
 use crate::interim::Interim;
 use crate::server::Answering;
+use crate::server::tests::fixture::{hold, limits, pair};
 
 const GET: &[u8] = b"GET /x HTTP/1.1\r\nhost: a\r\n\r\n";
 
@@ -42,20 +42,9 @@ struct Bench {
 
 impl Bench {
     async fn new() -> Bench {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        // The system's patience is not the test's clock.
-        client.set_nodelay(true).unwrap();
-        let limits = ServerLimits {
-            header_timeout: Duration::from_secs(30),
-            idle_timeout: Duration::from_secs(75),
-            max_header_bytes: 1 << 16,
-            max_connections: 1,
-            max_streams: 1,
-        };
-        let (server, _) = listener.accept().await.unwrap();
+        let (client, server, _) = pair().await;
         let orders = watch::channel(Phase::Serving).0;
-        Bench { client, server, handler: Arc::default(), limits, orders }
+        Bench { client, server, handler: Arc::default(), limits: limits(), orders }
     }
 
     /// Serves until hyper has no more to say, which is not the socket's end where it says `Parked`.
@@ -89,10 +78,6 @@ impl Bench {
     }
 }
 
-fn hold() -> Hold {
-    Hold(Arc::new(Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap()))
-}
-
 fn serving(handler: Arc<Keeps>, activity: Arc<Activity>, line: Arc<Line>) -> Serving<Keeps> {
     let peer = Peer { addr: ([127, 0, 0, 1], 1).into(), tls: false };
     let patience = Duration::from_secs(1);
@@ -110,11 +95,7 @@ async fn answer(client: &mut TcpStream) -> String {
 
 /// The clock is the test's: it goes on where nobody has anything to do.
 async fn pass(seconds: u64) {
-    pass_by(Duration::from_secs(seconds)).await;
-}
-
-async fn pass_by(time: Duration) {
-    tokio::time::sleep(time).await;
+    tokio::time::sleep(Duration::from_secs(seconds)).await;
 }
 
 #[tokio::test(start_paused = true)]

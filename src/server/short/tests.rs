@@ -6,10 +6,11 @@ use std::time::Duration;
 use http::header::HeaderValue;
 use http::{Method, Request, StatusCode};
 use http_body_util::StreamBody;
+use hyper::ext::ReasonPhrase;
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 
@@ -19,15 +20,23 @@ use crate::interim::{Interim, Line};
 use crate::server::activity::Activity;
 use crate::server::connection::{self, http1_builder};
 use crate::server::exchanges::Serving;
+use crate::server::tests::fixture::{hold, limits, pair};
 use crate::server::wire::Protocol;
-use crate::server::{Answering, Hold, Later, Peer, Phase, ServerLimits, Whole};
+use crate::server::{Answering, Later, Peer, Phase, Whole};
 
 /// Answers as the target says, and notes who asked for what.
-#[derive(Default)]
 struct Says {
     asked: Mutex<Vec<String>>,
     /// How many of them had come before.
     again: AtomicUsize,
+    /// Lets answers pass that are late.
+    gate: Arc<Semaphore>,
+}
+
+impl Default for Says {
+    fn default() -> Says {
+        Says { asked: Mutex::default(), again: AtomicUsize::default(), gate: Arc::new(Semaphore::new(0)) }
+    }
 }
 
 impl Handler for Says {
@@ -37,8 +46,8 @@ impl Handler for Says {
         let response = answer_to(request.method(), request.uri().path());
         match request.uri().query() {
             None => Answering::Now(response),
-            Some("late") => Answering::Later(late(response)),
-            Some("told") => Answering::Later(told(interim.clone(), response)),
+            Some("late") => Answering::Later(late(Arc::clone(&self.gate), response)),
+            Some("told") => Answering::Later(told(Arc::clone(&self.gate), interim.clone(), response)),
             Some("never") => Answering::Later(Box::pin(std::future::pending())),
             Some(_) => Answering::Now(response),
         }
@@ -73,20 +82,20 @@ impl Handler for Says {
     }
 }
 
-fn late(response: Response<Body>) -> Later {
+/// Comes when the test says so.
+fn late(gate: Arc<Semaphore>, response: Response<Body>) -> Later {
     Box::pin(async move {
-        pass_by(Duration::from_millis(50)).await;
+        gate.acquire().await.unwrap().forget();
         response
     })
 }
 
 /// Early hints come before it.
-fn told(interim: Interim, response: Response<Body>) -> Later {
+fn told(gate: Arc<Semaphore>, interim: Interim, response: Response<Body>) -> Later {
     Box::pin(async move {
         let listener = interim.listen(&HeaderValue::from_static("1.1 weir")).await.unwrap();
         listener.pass_on(StatusCode::EARLY_HINTS, &http::HeaderMap::new());
-        pass_by(Duration::from_millis(50)).await;
-        response
+        late(gate, response).await
     })
 }
 
@@ -137,8 +146,6 @@ fn answer_to(method: &Method, path: &str) -> Response<Body> {
     response
 }
 
-use hyper::ext::ReasonPhrase;
-
 /// A client's side of a connection, and its serving.
 struct Served {
     client: TcpStream,
@@ -148,21 +155,10 @@ struct Served {
 }
 
 async fn serve(short: bool) -> Served {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-    client.set_nodelay(true).unwrap();
-    let (server, addr) = listener.accept().await.unwrap();
-    server.set_nodelay(true).unwrap();
-    let limits = ServerLimits {
-        header_timeout: Duration::from_secs(30),
-        idle_timeout: Duration::from_secs(75),
-        max_header_bytes: 1 << 16,
-        max_connections: 1,
-        max_streams: 1,
-    };
+    let (client, server, addr) = pair().await;
+    let limits = limits();
     let (handler, orders) = (Arc::<Says>::default(), watch::channel(Phase::Serving).0);
-    let hold = Hold(Arc::new(Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap()));
-    let peer = Peer { addr, tls: false };
+    let (peer, hold) = (Peer { addr, tls: false }, hold());
     let ends = if short {
         let (handler, phase) = (handler.clone(), orders.subscribe());
         tokio::spawn(connection::serve(server, peer, None, handler, Arc::new(limits), hold, phase))
@@ -194,15 +190,17 @@ async fn serve(short: bool) -> Served {
 #[derive(Debug, Clone)]
 enum Does {
     Says(Vec<u8>),
-    /// Waits until all is quiet. The clock is the test's: it goes on where nobody has anything to do.
-    Waits(u64),
+    /// Waits until all is quiet.
+    Waits,
+    /// Has what is late come, and waits again.
+    Gets,
     /// Closes its half.
     Ends,
     /// The server is to be gone.
     Drains,
 }
 
-use Does::{Drains, Ends, Says as Speaks, Waits};
+use Does::{Drains, Ends, Gets, Says as Speaks, Waits};
 
 fn speaks(text: impl AsRef<[u8]>) -> Does {
     Speaks(text.as_ref().to_vec())
@@ -225,8 +223,9 @@ async fn outcome(script: &[Does], short: bool, patience: u32) -> Outcome {
             Speaks(text) => drop(client.write_all(text).await),
             Ends => drop(client.shutdown().await),
             Drains => drop(orders.send(Phase::Draining)),
-            Waits(millis) => {
-                let wait = quiet(Duration::from_millis(*millis), patience);
+            Waits | Gets => {
+                handler.gate.add_permits(usize::from(matches!(act, Gets)));
+                let wait = quiet(patience);
                 tokio::pin!(wait);
                 while closed.is_none() {
                     tokio::select! {
@@ -248,17 +247,12 @@ async fn outcome(script: &[Does], short: bool, patience: u32) -> Outcome {
     Outcome { said: without_our_dates(&said), asked, closed }
 }
 
-/// Waits for so long by the test's clock, and lets the system carry what is under way meanwhile.
-async fn quiet(time: Duration, patience: u32) {
-    for _ in 0..patience {
-        std::thread::park_timeout(Duration::from_micros(50));
-        pass_by(time / patience).await;
+/// Lets everybody have his turn, and the system carry what is under way.
+async fn quiet(patience: u32) {
+    for _ in 0..4 * patience {
+        std::thread::park_timeout(Duration::from_micros(20));
+        tokio::task::yield_now().await;
     }
-}
-
-/// The clock is mostly the test's: it goes on where nobody has anything to do.
-async fn pass_by(time: Duration) {
-    tokio::time::sleep(time).await;
 }
 
 /// What time it was is not the same for both.
@@ -331,10 +325,9 @@ async fn answers_are_what_hyper_would_have_said() {
             }
             for query in ["", "?late", "?told"] {
                 let head = format!("{method} {path}{query} HTTP/1.1\r\nhost: a\r\n\r\n");
-                alike(&[speaks(GET), Waits(1), speaks(&head), Waits(100), speaks(GET), Waits(1)]).await;
+                alike(&[speaks(GET), Waits, speaks(&head), Gets, speaks(GET), Waits]).await;
                 // The third time it is known, if it ever is.
-                alike(&[speaks(&head), Waits(100), speaks(&head), Waits(100), speaks(&head), Waits(100)])
-                    .await;
+                alike(&[speaks(&head), Gets, speaks(&head), Gets, speaks(&head), Gets]).await;
             }
         }
     }
@@ -422,9 +415,9 @@ async fn requests_are_what_hyper_would_have_read() {
     for head in heads() {
         // At a connection's beginning that is another protocol.
         if !head.starts_with("PRI") {
-            alike(&[speaks(&head), Waits(1), speaks(GET), Waits(1), Ends, Waits(1)]).await;
+            alike(&[speaks(&head), Waits, speaks(GET), Waits, Ends, Waits]).await;
         }
-        alike(&[speaks(GET), Waits(1), speaks(&head), Waits(1)]).await;
+        alike(&[speaks(GET), Waits, speaks(&head), Waits]).await;
     }
 }
 
@@ -433,12 +426,12 @@ async fn heads_may_come_in_pieces_and_behind_one_another() {
     for head in heads().iter().filter(|head| head.len() < 200) {
         for at in (1..head.len()).step_by(5) {
             let (one, other) = head.as_bytes().split_at(at);
-            alike(&[speaks(GET), Waits(1), speaks(one), Waits(1), speaks(other), Waits(1)]).await;
+            alike(&[speaks(GET), Waits, speaks(one), Waits, speaks(other), Waits]).await;
         }
         let three = [GET, head, GET].concat();
         for at in [0, GET.len() - 2, GET.len() + 5] {
             let (one, other) = three.as_bytes().split_at(at);
-            alike(&[speaks(one), Waits(1), speaks(other), Waits(1)]).await;
+            alike(&[speaks(one), Waits, speaks(other), Waits]).await;
         }
     }
 }
@@ -456,8 +449,7 @@ async fn who_does_not_wait_for_an_answer_gets_all_of_them_in_turn() {
                 "\0",
                 "GET / H#\r\n",
             ] {
-                let script =
-                    [speaks(&head), Waits(1), speaks(next), Waits(100), speaks(&GET[9..]), Waits(100)];
+                let script = [speaks(&head), Waits, speaks(next), Gets, speaks(&GET[9..]), Gets];
                 let script = &script[..if next.len() == 9 { 6 } else { 4 }];
                 assert!(alike(script).await.said.starts_with("HTTP/1.1 "), "{script:?}");
             }
@@ -470,27 +462,27 @@ async fn a_drain_lets_answers_end() {
     for head in
         [GET, "GET /?late HTTP/1.1\r\nhost: a\r\n\r\n", "GET /streams?late HTTP/1.1\r\nhost: a\r\n\r\n"]
     {
-        let outcome = alike(&[speaks(head), Waits(1), Drains, Waits(100)]).await;
-        assert!(outcome.said.contains("tent") && outcome.closed == Some(3), "{outcome:?}");
+        let outcome = alike(&[speaks(head), Waits, Drains, Waits, Gets]).await;
+        assert!(
+            outcome.said.contains("tent") && outcome.closed == Some(if head == GET { 3 } else { 4 }),
+            "{outcome:?}"
+        );
         assert_eq!(outcome.said.contains("connection: close"), head != GET, "{outcome:?}");
     }
-    let outcome = alike(&[speaks(GET), Waits(1), Drains, Waits(1)]).await;
+    let outcome = alike(&[speaks(GET), Waits, Drains, Waits]).await;
     assert_eq!((outcome.asked.len(), outcome.closed), (1, Some(3)));
 }
 
 /// Serves a client without hyper, as far as that goes.
 async fn alone(script: &[u8]) -> (io::Result<Over>, Arc<Says>) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-    let (server, addr) = listener.accept().await.unwrap();
+    let (mut client, server, addr) = pair().await;
     let activity = Activity::new(Duration::from_secs(1), Duration::from_secs(1));
     let (line, handler) = (Arc::<Line>::default(), Arc::<Says>::default());
-    let hold = Hold(Arc::new(Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap()));
     let mut wire = Wire::new(server.into(), activity.clone(), line.clone());
     let exchanges = Exchanges {
         handler: handler.clone(),
         peer: Peer { addr, tls: false },
-        hold,
+        hold: hold(),
         activity,
         line,
         patience: Duration::from_secs(1),
@@ -556,9 +548,12 @@ async fn who_has_left_is_not_answered() {
     for _ in 0..3 {
         let Served { mut client, handler, ends, orders } = serve(true).await;
         client.write_all(b"GET /?never HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
-        while handler.asked.lock().is_empty() {
-            pass_by(Duration::from_millis(1)).await;
-        }
+        let asked = async {
+            while handler.asked.lock().is_empty() {
+                quiet(1).await;
+            }
+        };
+        tokio::time::timeout(DEADLINE, asked).await.expect("asked");
         drop(client);
         tokio::time::timeout(DEADLINE, ends).await.expect("given up").unwrap();
         assert!(orders.is_closed());

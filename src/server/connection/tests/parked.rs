@@ -90,7 +90,10 @@ async fn bytes_that_come_while_it_is_parked_are_a_request_like_any_other() {
             let (mut client, _served, _orders) = Bench::new().await.all();
             client.write_all(GET).await.unwrap();
             answer(&mut client).await;
-            pass_by(Duration::from_millis(when)).await;
+            // By hand, so that nothing of it is skipped.
+            for _ in 0..when {
+                tokio::time::advance(Duration::from_millis(1)).await;
+            }
             let (one, other) = GET.split_at(if halves { 9 } else { GET.len() });
             client.write_all(one).await.unwrap();
             if halves {
